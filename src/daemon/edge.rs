@@ -1,0 +1,178 @@
+//! This file wraps every request: a span with its correlation id, counts, limits, headers that each answer carries,
+//! and the end of endless answers when the daemon drains.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::timeout::RequestBodyTimeoutLayer;
+use tracing::{Instrument, Span, debug, error, field, info_span, warn};
+use uuid::Uuid;
+
+use super::config::Config;
+use super::metrics::RequestCount;
+
+/// Wraps the routes. `draining` ends streams that would otherwise never end.
+pub(crate) fn wrap(routes: Router, config: &Config, draining: CancellationToken) -> Router {
+    routes
+        .layer(DefaultBodyLimit::max(config.max_body_bytes.count()))
+        .layer(RequestBodyTimeoutLayer::new(config.request_body_timeout_seconds.seconds()))
+        .layer(CatchPanicLayer::custom(|_| defect()))
+        .layer(from_fn_with_state(draining, end_with_the_daemon))
+        .layer(from_fn(observe))
+}
+
+/// One span a request. The correlation id is the one the request brings; whoever knows a better one records it.
+async fn observe(request: Request, next: Next) -> Response {
+    let count = RequestCount::begin();
+    let started = Instant::now();
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
+    let span = info_span!("request", %method, route, correlation_id = field::Empty);
+    if let Some(id) = correlation_id(request.headers()) {
+        span.record("correlation_id", field::display(id));
+    }
+    let mut response = next.run(request).instrument(span.clone()).await;
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    log_answer(&span, response.status(), started);
+    count.answered(route, &method, response.status(), started.elapsed());
+    response
+}
+
+fn log_answer(span: &Span, status: StatusCode, started: Instant) {
+    let micros = started.elapsed().as_micros();
+    span.in_scope(|| match status {
+        StatusCode::INTERNAL_SERVER_ERROR => error!(status = status.as_u16(), micros, "request failed"),
+        status if status.is_server_error() => warn!(status = status.as_u16(), micros, "request not answered"),
+        status => debug!(status = status.as_u16(), micros, "request answered"),
+    });
+}
+
+/// A follower of the log would keep its connection open beyond every deadline; it resumes with `Last-Event-ID`.
+async fn end_with_the_daemon(State(draining): State<CancellationToken>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    let content_type = response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if !content_type.is_some_and(|value| value.starts_with(b"text/event-stream")) {
+        return response;
+    }
+    response.map(|body| Body::from_stream(body.into_data_stream().take_until(draining.cancelled_owned())))
+}
+
+/// The panic's own words go to the log by the hook, not to the client.
+fn defect() -> Response {
+    const BODY: &str = r#"{"type":"about:blank","title":"Internal error","status":500,"detail":"a defect in the daemon; see its log","code":"internal"}"#;
+    (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "application/problem+json")], BODY).into_response()
+}
+
+/// `Essaim-Correlation-Id`, else the trace id of `traceparent` (W3C Trace Context §3.2.2), else none.
+fn correlation_id(headers: &HeaderMap) -> Option<Uuid> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let own = text("essaim-correlation-id").and_then(|id| Uuid::try_parse(id).ok());
+    own.or_else(|| {
+        let trace_id = text("traceparent")?.split('-').nth(1)?;
+        Uuid::try_parse(trace_id).ok().filter(|id| trace_id.len() == 32 && !id.is_nil())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Bytes;
+    use axum::routing::{get, post};
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::daemon::config::layers::Layers;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn the_correlation_id_is_the_clients_own_else_that_of_its_trace() {
+        let own = ("essaim-correlation-id", "0190a3c4-0000-7000-8000-000000000001");
+        let trace = ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+
+        let both = correlation_id(&headers(&[own, trace])).unwrap();
+        let traced = correlation_id(&headers(&[trace])).unwrap();
+
+        assert_eq!(both.to_string(), own.1);
+        assert_eq!(traced.simple().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(correlation_id(&headers(&[("traceparent", "garbage")])), None);
+    }
+
+    fn wrapped() -> Router {
+        let routes = Router::new()
+            .route("/meters/{id}", get(async || "read"))
+            .route("/broken", get(async || -> &'static str { panic!("as this test wants it") }))
+            .route("/body", post(async |body: Bytes| body.len().to_string()));
+        let config = Layers { flags: vec![("max_body_bytes".into(), "1024".into())], ..Layers::default() };
+        wrap(routes, &config.load().unwrap().config, CancellationToken::new())
+    }
+
+    async fn answer(request: Request) -> Response {
+        wrapped().oneshot(request).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_defect_in_one_request_is_its_own_answer_and_tells_nothing() {
+        let response = answer(Request::get("/broken").body(Body::empty()).unwrap()).await;
+
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+        let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        assert!(!String::from_utf8_lossy(&body).contains("as this test wants it"));
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_limit_is_refused_and_one_at_the_limit_is_not() {
+        let post = |bytes: usize| Request::post("/body").body(Body::from(vec![b' '; bytes])).unwrap();
+
+        assert_eq!(answer(post(1_024)).await.status(), StatusCode::OK);
+        assert_eq!(answer(post(1_025)).await.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    #[test]
+    fn requests_are_counted_by_the_template_of_their_route_and_never_by_their_path() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        metrics::with_local_recorder(&recorder, || {
+            for path in ["/meters/17", "/meters/18", "/nowhere/19"] {
+                let request = Request::get(path).body(Body::empty()).unwrap();
+                runtime.block_on(answer(request));
+            }
+        });
+
+        let shown = recorder.handle().render();
+
+        let of_meters = r#"essaim_http_requests_total{route="/meters/{id}",method="GET",status="2xx"} 2"#;
+        let of_nothing = r#"essaim_http_requests_total{route="unmatched",method="GET",status="4xx"} 1"#;
+        assert!(shown.contains(of_meters) && shown.contains(of_nothing), "{shown}");
+        assert!(shown.contains("essaim_http_requests_in_flight 0"), "{shown}");
+        assert!(!shown.contains("/17") && !shown.contains("nowhere"), "{shown}");
+    }
+
+    #[tokio::test]
+    async fn an_endless_event_stream_ends_when_the_daemon_drains() {
+        let draining = CancellationToken::new();
+        let endless = || async {
+            let body = Body::from_stream(futures::stream::pending::<Result<&str, std::io::Error>>());
+            ([(header::CONTENT_TYPE, "text/event-stream")], body)
+        };
+        let router =
+            Router::new().route("/", get(endless)).layer(from_fn_with_state(draining.clone(), end_with_the_daemon));
+        let response = router.oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
+
+        draining.cancel();
+
+        assert!(axum::body::to_bytes(response.into_body(), 1).await.unwrap().is_empty());
+    }
+}

@@ -1,0 +1,107 @@
+//! This file answers whether the daemon is alive and whether it is ready.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+
+use crate::engine::{Check, Engine};
+
+/// How long the parts may take to say how they are.
+const HEALTH_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What `/livez` and `/readyz` answer.
+#[derive(Debug, Serialize)]
+struct Report {
+    status: &'static str,
+    checks: Vec<Entry>,
+}
+
+#[derive(Debug, Serialize)]
+struct Entry {
+    name: String,
+    ok: bool,
+    detail: String,
+}
+
+/// `/livez` (the process answers) and `/readyz` (every part is as it should be, one entry each).
+pub(crate) fn routes(engine: Engine) -> Router {
+    Router::new().route("/livez", get(live)).route("/readyz", get(ready)).with_state(engine)
+}
+
+/// The same two while the engine is being started, and 503 for everything else.
+pub(crate) fn routes_while_starting() -> Router {
+    Router::new()
+        .route("/livez", get(live))
+        .route("/readyz", get(async || answer(vec![check("engine", false, "starting")])))
+        .fallback(async || not_started())
+}
+
+async fn live() -> Response {
+    answer(vec![check("process", true, "answering")])
+}
+
+async fn ready(State(engine): State<Engine>) -> Response {
+    let checks = tokio::time::timeout(HEALTH_DEADLINE, engine.health()).await;
+    answer(checks.unwrap_or_else(|_| vec![check("engine", false, "no answer within 5 s")]))
+}
+
+fn answer(checks: Vec<Check>) -> Response {
+    let ok = checks.iter().all(|check| check.ok);
+    let (code, status) = if ok { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "unavailable") };
+    let checks = checks.into_iter().map(|Check { name, ok, detail }| Entry { name, ok, detail }).collect();
+    (code, [(header::CACHE_CONTROL, "no-store")], Json(Report { status, checks })).into_response()
+}
+
+fn not_started() -> Response {
+    let headers = [(header::CONTENT_TYPE, "application/problem+json"), (header::RETRY_AFTER, "1")];
+    (StatusCode::SERVICE_UNAVAILABLE, headers, STARTING).into_response()
+}
+
+const STARTING: &str = r#"{"type":"/problems/store_unavailable","title":"Store unavailable","status":503,"detail":"the daemon is starting","code":"store_unavailable","outcome":"not_executed"}"#;
+
+fn check(name: &str, ok: bool, detail: &str) -> Check {
+    Check { name: name.into(), ok, detail: detail.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::http::Request;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn get_from(router: Router, path: &str) -> (StatusCode, serde_json::Value) {
+        let response = router.oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
+        let status = response.status();
+        let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_is_starting_is_alive_but_not_ready_and_executes_nothing() {
+        let (live, _) = get_from(routes_while_starting(), "/livez").await;
+        let (ready, checks) = get_from(routes_while_starting(), "/readyz").await;
+        let (other, problem) = get_from(routes_while_starting(), "/v1/payments").await;
+
+        assert_eq!((live, ready, other), (StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE, ready));
+        assert_eq!(checks["checks"][0]["detail"], "starting");
+        assert_eq!(problem["outcome"], "not_executed");
+    }
+
+    #[tokio::test]
+    async fn one_failing_check_makes_the_whole_not_ready_and_is_named() {
+        let response = answer(vec![check("store", true, "at 7"), check("projection:a", false, "quarantined")]);
+
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(report["checks"][1]["name"], "projection:a");
+        assert_eq!(report["checks"][0]["ok"], true);
+    }
+}

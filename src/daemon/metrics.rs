@@ -1,0 +1,141 @@
+//! This file records metrics and shows them at `/metrics` in Prometheus' text format.
+//!
+//! The engine counts through the `metrics` facade and knows nothing of Prometheus. Labels are bounded: route
+//! templates, methods, status classes; never ids.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{Method, StatusCode, header};
+use axum::routing::get;
+use metrics::{counter, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// Upper bounds of latency buckets in seconds: from a memory look-up to the longest wait that is allowed.
+const SECONDS: [f64; 18] = [
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0,
+];
+/// The histograms are folded this often, so that they stay small when nobody scrapes.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// What is being recorded in this process.
+#[derive(Clone)]
+pub(crate) struct Recorder {
+    prometheus: PrometheusHandle,
+    process: metrics_process::Collector,
+}
+
+impl Recorder {
+    /// Records everything that the process counts from now on. A second one in the same process would see nothing.
+    ///
+    /// # Errors
+    /// When another recorder is installed already.
+    pub(crate) fn install() -> Result<Self, String> {
+        let builder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
+            .map_err(|error| error.to_string())?;
+        let recorder = Self {
+            prometheus: builder.install_recorder().map_err(|error| error.to_string())?,
+            process: metrics_process::Collector::default(),
+        };
+        recorder.process.describe();
+        describe();
+        gauge!("essaim_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        Ok(recorder)
+    }
+
+    /// Folds what was recorded, again and again; never returns.
+    pub(crate) async fn keep_up(self) {
+        let mut ticks = tokio::time::interval(UPKEEP_EVERY);
+        loop {
+            ticks.tick().await;
+            self.prometheus.run_upkeep();
+        }
+    }
+
+    /// `/metrics`.
+    pub(crate) fn routes(self) -> Router {
+        Router::new().route("/metrics", get(show)).with_state(self)
+    }
+}
+
+/// Counts a request from its arrival; tells the whole story only when it was answered.
+pub(crate) struct RequestCount(());
+
+impl RequestCount {
+    /// A request has arrived.
+    pub(crate) fn begin() -> Self {
+        gauge!("essaim_http_requests_in_flight").increment(1.0);
+        Self(())
+    }
+
+    /// The request was answered, `took` after its arrival.
+    pub(crate) fn answered(self, route: &str, method: &Method, status: StatusCode, took: Duration) {
+        let labels = [("route", route.to_owned()), ("method", known(method).into()), ("status", class(status).into())];
+        counter!("essaim_http_requests_total", &labels).increment(1);
+        histogram!("essaim_http_request_duration_seconds", &labels).record(took.as_secs_f64());
+    }
+}
+
+impl Drop for RequestCount {
+    fn drop(&mut self) {
+        gauge!("essaim_http_requests_in_flight").decrement(1.0);
+    }
+}
+
+async fn show(State(recorder): State<Recorder>) -> ([(header::HeaderName, &'static str); 1], String) {
+    recorder.process.collect();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], recorder.prometheus.render())
+}
+
+fn describe() {
+    metrics::describe_gauge!("essaim_build_info", "Always 1; the label says which version runs.");
+    metrics::describe_counter!("essaim_http_requests_total", "Requests answered.");
+    metrics::describe_histogram!("essaim_http_request_duration_seconds", "Time from a request's head to its answer's.");
+    metrics::describe_gauge!("essaim_http_requests_in_flight", "Requests being answered.");
+    metrics::describe_gauge!("essaim_http_connections", "Open connections.");
+    metrics::describe_counter!("essaim_http_connections_refused_total", "Connections refused over max_connections.");
+}
+
+/// A client may invent methods; labels must stay few.
+fn known(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+fn class(status: StatusCode) -> &'static str {
+    match status.as_u16() / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        _ => "5xx",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_invented_method_makes_no_label_of_its_own() {
+        assert_eq!(known(&Method::from_bytes(b"BREW").unwrap()), "other");
+        assert_eq!(known(&Method::POST), "POST");
+    }
+
+    #[test]
+    fn a_status_is_labelled_by_its_class_only() {
+        assert_eq!(class(StatusCode::CREATED), "2xx");
+        assert_eq!(class(StatusCode::from_u16(599).unwrap()), "5xx");
+    }
+}

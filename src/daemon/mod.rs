@@ -1,0 +1,100 @@
+//! This file draws the daemon: what exposes the engine to operators and, over HTTP, to clients.
+//!
+//! ```text
+//! cli          commands and flags          config      every key, its layers
+//! ├─ serve     bind, start, serve, drain   failure     what ends the program, and its exit codes
+//! │  ├─ connections   accept, at most so many
+//! │  ├─ edge          what wraps every request
+//! │  └─ router        payments, events (the log), admin; request and problem; health, metrics
+//! ├─ doctor, events, projections           read the store beside a running daemon
+//! └─ built_in  the aggregates and projections that the daemon runs
+//! ```
+
+mod admin;
+mod built_in;
+pub mod cli;
+pub mod config;
+mod connections;
+mod cursor;
+mod document;
+mod edge;
+mod events;
+pub mod failure;
+mod health;
+mod logging;
+mod metrics;
+mod payments;
+mod problem;
+mod reading;
+mod request;
+mod serve;
+mod shape;
+mod verify;
+
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use utoipa_swagger_ui::SwaggerUi;
+
+use self::document::Document;
+use self::problem::pages;
+use crate::engine::Engine;
+
+/// What the resources share.
+#[derive(Clone)]
+pub struct AppState {
+    /// The engine.
+    pub engine: Engine,
+    /// The age at which an open payment counts as expired.
+    pub payment_expiry: Duration,
+    /// How long a read waits for its position when it does not say.
+    pub read_wait: Duration,
+}
+
+/// The resources, the pages that explain problems, and the document that describes them all: `/openapi.json`, and as
+/// a page, offline, `/docs`.
+pub fn router(state: AppState) -> axum::Router {
+    let (routes, document) = documented();
+    routes
+        .with_state(state)
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
+        .fallback(pages::unknown_route)
+        .method_not_allowed_fallback(pages::unknown_method)
+        .layer(from_fn(correlated))
+}
+
+fn documented() -> (axum::Router<AppState>, utoipa::openapi::OpenApi) {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(payments::create, payments::queries::list))
+        .routes(routes!(payments::queries::statistics))
+        .routes(routes!(payments::queries::get))
+        .routes(routes!(payments::authorize))
+        .routes(routes!(payments::complete))
+        .routes(routes!(payments::cancel))
+        .routes(routes!(payments::queries::report))
+        .routes(routes!(payments::queries::events))
+        .routes(routes!(events::list))
+        .routes(routes!(admin::list))
+        .routes(routes!(admin::digest))
+        .routes(routes!(admin::rebuild))
+        .routes(routes!(admin::release))
+        .routes(routes!(pages::explain))
+        .split_for_parts()
+}
+
+/// Every answer names the correlation id that its request brought, refusals too.
+async fn correlated(request: Request, next: Next) -> Response {
+    // One that cannot be read is refused by whoever needs it.
+    let id = request::headers::correlation_id(request.headers()).ok().flatten();
+    let mut response = next.run(request).await;
+    if let Some(id) = id {
+        let (name, value) = request::shown("essaim-correlation-id", id);
+        response.headers_mut().entry(name).or_insert(value);
+    }
+    response
+}

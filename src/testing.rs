@@ -1,0 +1,20 @@
+//! This file is what the library gives to those who test with it, or test a store of their own.
+//!
+//! ```text
+//! given          an aggregate alone: given these events, when this command, then that
+//! faulty faults  a store that fails on command
+//! conformance    the contract of a store as some 140 tests, see `store_conformance_tests!`
+//! batch          builds batches with right positions and hashes
+//! ```
+
+pub mod batch;
+pub mod conformance;
+pub mod faults;
+pub mod faulty;
+pub mod given;
+
+pub use batch::BatchBuilder;
+pub use conformance::StoreUnderTest;
+pub use faults::{AppendFault, Faults};
+pub use faulty::FaultyStore;
+pub use given::given;

@@ -1,0 +1,149 @@
+//! This file is the switchboard of a [`FaultyStore`](super::FaultyStore): what is to go wrong, and when.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::store::{Batch, StoreError};
+
+/// What goes wrong with one append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppendFault {
+    /// It is not executed, and answered so: [`StoreError::Unavailable`].
+    NotExecuted,
+    /// It is executed, and the answer is lost: [`StoreError::Unknown`].
+    AnswerLost,
+    /// It is lost on its way, which looks the same: [`StoreError::Unknown`].
+    BatchLost,
+}
+
+/// Says what goes wrong; clones are handles to the same switches. At first nothing does.
+#[derive(Debug, Clone)]
+pub struct Faults {
+    switches: Arc<Mutex<Switches>>,
+    held: watch::Sender<bool>,
+    waiting: watch::Sender<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Switches {
+    appends: VecDeque<AppendFault>,
+    append_delay: Duration,
+    refused_types: BTreeSet<String>,
+    reads_fail: bool,
+    read_delay: Duration,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self { switches: Arc::default(), held: watch::Sender::new(false), waiting: watch::Sender::new(0) }
+    }
+}
+
+impl Faults {
+    /// The next append goes wrong so. Called again before it came, it is about the one after that.
+    pub fn next_append(&self, fault: AppendFault) {
+        self.switches().appends.push_back(fault);
+    }
+
+    /// Every append takes this much longer; zero ends it.
+    pub fn delay_appends(&self, by: Duration) {
+        self.switches().append_delay = by;
+    }
+
+    /// Appends wait before they are executed, until [`Faults::release_appends`].
+    pub fn hold_appends(&self) {
+        self.held.send_replace(true);
+    }
+
+    /// Lets appends go on.
+    pub fn release_appends(&self) {
+        self.held.send_replace(false);
+    }
+
+    /// Returns once an append waits for its release.
+    pub async fn append_is_held(&self) {
+        let mut waiting = self.waiting.subscribe();
+        // The sender lives as long as this handle.
+        let _ = waiting.wait_for(|&count| count > 0).await;
+    }
+
+    /// Batches with an event of this type are refused from now on: [`StoreError::Data`].
+    pub fn refuse_events_of_type(&self, event_type: &str) {
+        self.switches().refused_types.insert(event_type.to_owned());
+    }
+
+    /// Every read fails with [`StoreError::Unavailable`] until [`Faults::mend_reads`].
+    pub fn fail_reads(&self) {
+        self.switches().reads_fail = true;
+    }
+
+    /// Reads succeed again.
+    pub fn mend_reads(&self) {
+        self.switches().reads_fail = false;
+    }
+
+    /// Every read takes this much longer; zero ends it.
+    pub fn delay_reads(&self, by: Duration) {
+        self.switches().read_delay = by;
+    }
+
+    /// What goes wrong with an append that comes now, once it may be executed.
+    pub(super) async fn before_append(&self, batch: &Batch) -> Result<Option<AppendFault>, StoreError> {
+        let delay = self.switches().append_delay;
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        self.pass_the_hold().await;
+        let mut switches = self.switches();
+        if let Some(event) = batch.events.iter().find(|event| switches.refused_types.contains(&*event.event_type)) {
+            return Err(StoreError::Data { what: format!("events of type {} are refused", event.event_type) });
+        }
+        Ok(switches.appends.pop_front())
+    }
+
+    pub(super) async fn before_read(&self) -> Result<(), StoreError> {
+        let (fail, delay) = {
+            let switches = self.switches();
+            (switches.reads_fail, switches.read_delay)
+        };
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        if fail { Err(StoreError::Unavailable { what: "reading", source: None }) } else { Ok(()) }
+    }
+
+    async fn pass_the_hold(&self) {
+        let mut held = self.held.subscribe();
+        let _waiting = Waiting::count(&self.waiting, *held.borrow());
+        // The sender lives as long as this handle.
+        let _ = held.wait_for(|&held| !held).await;
+    }
+
+    fn switches(&self) -> MutexGuard<'_, Switches> {
+        self.switches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts one append as waiting, until it is dropped.
+struct Waiting<'a>(Option<&'a watch::Sender<usize>>);
+
+impl<'a> Waiting<'a> {
+    fn count(waiting: &'a watch::Sender<usize>, held: bool) -> Self {
+        if !held {
+            return Self(None);
+        }
+        waiting.send_modify(|count| *count += 1);
+        Self(Some(waiting))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(waiting) = self.0 {
+            waiting.send_modify(|count| *count -= 1);
+        }
+    }
+}

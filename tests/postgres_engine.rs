@@ -1,0 +1,96 @@
+//! The whole engine on a Postgres that is pulled from under it.
+
+#[path = "support/postgres.rs"]
+mod postgres;
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use essaim::prelude::*;
+use essaim::store::LogFilter;
+use postgres::{Cluster, Database};
+use sqlx::Executor;
+use support::{Balances, Purse, PurseCommand, eventually};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+const CALLERS: u64 = 8;
+
+async fn start(database: &Database) -> Engine {
+    let store = PostgresStore::open(&database.url).await.unwrap();
+    Engine::builder(store).aggregate::<Purse>().projection(Balances::default()).start().await.unwrap()
+}
+
+/// Puts one cent after the other, each under a key of its own that is repeated until it is answered; returns how many.
+async fn put_cents(engine: Engine, caller: u64, stop: Arc<AtomicBool>) -> i64 {
+    let purse = Purse::id(format!("purse {}", caller % 3));
+    let mut put = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let key = CommandId(Uuid::from_u64_pair(caller + 1, put as u64));
+        loop {
+            let options = Options { command_id: Some(key), ..Options::default() };
+            match engine.execute_with(&purse, PurseCommand::Put { cents: 1 }, options).await {
+                Ok(_) => break,
+                Err(ExecuteError::Rejected { rejection, .. }) => panic!("nothing to refuse: {rejection}"),
+                // Not executed, or nobody knows: the same key again.
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+        put += 1;
+    }
+    put
+}
+
+/// Interferes again and again while callers work, and then compares what they were told with what is there.
+async fn survive(database: &Database, interfere: impl AsyncFn()) {
+    let engine = start(database).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut callers = JoinSet::new();
+    for caller in 0..CALLERS {
+        callers.spawn(put_cents(engine.clone(), caller, stop.clone()));
+    }
+
+    for _ in 0..5 {
+        let before = engine.store().head().await.map_or(0, |head| head.position.0);
+        eventually("more events", async || {
+            engine.store().head().await.is_ok_and(|head| head.position.0 > before + 100)
+        })
+        .await;
+        interfere().await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let told: i64 = callers.join_all().await.into_iter().sum();
+
+    let head = engine.store().head().await.unwrap().position;
+    let page = engine.store().read_log(GlobalPosition::START, 1_000_000, &LogFilter::default()).await.unwrap();
+    assert_eq!((page.events.len() as i64, head.0 as i64), (told, told));
+    let balances = engine.read_model::<Balances>().at_least(head).await.unwrap();
+    assert_eq!(balances.read(|rows| rows.index().0), told);
+    engine.shutdown(Duration::from_secs(20)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_are_killed_under_load_lose_nothing_and_double_nothing() {
+    let database = Database::fresh().await;
+    let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                WHERE datname = current_database() AND pid <> pg_backend_pid()";
+
+    survive(&database, async || {
+        database.connection().await.execute(kill).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_crashes_under_load_loses_nothing_and_doubles_nothing() {
+    let cluster = Cluster::start(&[]);
+    let database = Database::on(&cluster.url()).await;
+
+    survive(&database, async || {
+        cluster.crash();
+        cluster.restart();
+    })
+    .await;
+}

@@ -1,0 +1,437 @@
+//! What only a Postgres store has: addresses, schemas, roles, migrations, typed read tables.
+
+#[path = "support/log.rs"]
+mod log;
+#[path = "support/postgres.rs"]
+mod postgres;
+
+use std::error::Error;
+
+use essaim::prelude::*;
+use essaim::projections::{TableSpec, Value};
+use essaim::store::postgres::PostgresOptions;
+use essaim::store::{Epoch, TakeOver};
+use futures::FutureExt;
+use log::{ME, OTHER, batch, recorded_at, save, stream};
+use postgres::{Cluster, Database, PASSWORD, with_address, with_database};
+use sqlx::{Executor, PgPool};
+use tokio::net::TcpListener;
+use uuid::Uuid;
+
+async fn fresh() -> (Database, PostgresStore) {
+    let database = Database::fresh().await;
+    let store = PostgresStore::open(&database.url).await.unwrap();
+    (database, store)
+}
+
+fn read_only(url: &str) -> PostgresOptions {
+    PostgresOptions::parse(url).unwrap().read_only()
+}
+
+/// Everything that a program could print of an error.
+fn all_of(error: &StoreError) -> String {
+    let mut text = format!("{error} {error:?}");
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(&format!(" {error} {error:?}"));
+        source = error.source();
+    }
+    text
+}
+
+#[tokio::test]
+async fn addresses_that_lead_nowhere_are_refused_with_what_to_do_and_without_the_password() {
+    let cluster = Cluster::start(&[]);
+    let deaf = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let closed = deaf.local_addr().unwrap().to_string();
+    drop(deaf);
+    let encoded = PASSWORD.replace(' ', "%20");
+
+    let missing = PostgresStore::open(&with_database(&cluster.url(), "nowhere")).await.unwrap_err();
+    let wrong = PostgresStore::open(&cluster.url().replace(&encoded, "guessed")).await.unwrap_err();
+    let unknown = PostgresStore::open(&cluster.url().replace("postgres:", "mysql:")).await.unwrap_err();
+    let nobody = PostgresStore::open(&with_address(&cluster.url(), &closed)).await.unwrap_err();
+
+    assert!(matches!(missing, StoreError::NotADatabase { .. }), "{missing:?}");
+    assert!(
+        missing.to_string().contains("\"nowhere\" does not exist") && missing.to_string().contains("createdb nowhere")
+    );
+    assert!(matches!(wrong, StoreError::NotADatabase { .. }), "{wrong:?}");
+    assert!(wrong.to_string().contains("user \"postgres\"") && wrong.to_string().contains("password"), "{wrong}");
+    assert!(matches!(unknown, StoreError::NotADatabase { .. }), "{unknown:?}");
+    assert!(matches!(nobody, StoreError::Unavailable { .. }), "{nobody:?}");
+    assert!(all_of(&nobody).contains(&closed), "{nobody:?}");
+    for error in [missing, wrong, unknown, nobody] {
+        let text = all_of(&error);
+        assert!(![PASSWORD, &encoded, "guessed"].iter().any(|secret| text.contains(secret)), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn what_answers_but_is_no_postgres_is_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://ada@{}/essaim", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut client, b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        }
+    });
+
+    let refused = PostgresStore::open(&url).await.unwrap_err();
+
+    assert!(matches!(refused, StoreError::NotADatabase { .. }), "{refused:?}");
+    assert!(refused.to_string().contains("no Postgres server"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_store_tells_where_it_is_and_keeps_its_password() {
+    let (database, store) = fresh().await;
+
+    let (said, debugged) = (store.describe(), format!("{store:?}"));
+
+    assert!(said.starts_with("postgres://") && said.ends_with(&format!("/{}", database.name())), "{said}");
+    assert!(![&said, &debugged].iter().any(|text| text.contains("essaim test") || text.contains('@')), "{debugged}");
+}
+
+#[tokio::test]
+async fn two_starts_at_once_on_an_empty_database_make_one_log() {
+    let database = Database::fresh().await;
+
+    let (one, other) = tokio::join!(PostgresStore::open(&database.url), PostgresStore::open(&database.url));
+
+    let (one, other) = (one.unwrap().head().await.unwrap(), other.unwrap().head().await.unwrap());
+    assert_eq!(one, other);
+    assert_eq!(one.log_id.get_version_num(), 4);
+    let tables: Vec<String> =
+        sqlx::query_scalar("SELECT tablename::text FROM pg_tables WHERE tablename LIKE '%migrations'")
+            .fetch_all(&mut database.connection().await)
+            .await
+            .unwrap();
+    assert_eq!(tables, ["essaim_migrations"]);
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused() {
+    let (database, store) = fresh().await;
+    drop(store);
+    let newer = "INSERT INTO essaim_migrations (version, description, success, checksum, execution_time)
+                 VALUES (9999, 'from the future', true, 'x', 0)";
+    database.connection().await.execute(newer).await.unwrap();
+
+    let (daemon, tool) =
+        (PostgresStore::open(&database.url).await, PostgresStore::open_with(read_only(&database.url)).await);
+
+    for refused in [daemon.unwrap_err(), tool.unwrap_err()] {
+        assert!(matches!(&refused, StoreError::Schema { what } if what.contains("newer schema (9999)")), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn two_schemas_of_one_database_hold_two_logs() {
+    let database = Database::fresh().await;
+    let mut connection = database.connection().await;
+    connection.execute(sqlx::raw_sql("CREATE SCHEMA a; CREATE SCHEMA b")).await.unwrap();
+    let in_schemas = |path: &str| format!("{}?options[search_path]={path}", database.url);
+
+    // A log in a later schema of the path is another log.
+    let public = PostgresStore::open(&database.url).await.unwrap();
+    let a = PostgresStore::open(&in_schemas("a,public")).await.unwrap();
+    let b = PostgresStore::open(&in_schemas("b")).await.unwrap();
+    let nowhere = PostgresStore::open(&in_schemas("c")).await.unwrap_err();
+
+    let mut writer = a.open_writer(ME, TakeOver::OnlyDead).await.unwrap();
+    writer.append(&batch(writer.head(), 2)).await.unwrap();
+    a.prepare_table(&turnover(1)).await.unwrap();
+    let positions = [public.head().await.unwrap(), a.head().await.unwrap(), b.head().await.unwrap()];
+    assert_eq!(positions.map(|head| head.position.0), [0, 2, 0]);
+    let table: Option<String> =
+        sqlx::query_scalar("SELECT to_regclass('a.turnover_v1')::text").fetch_one(&mut connection).await.unwrap();
+    assert_eq!(table.as_deref(), Some("a.turnover_v1"));
+    assert!(matches!(nowhere, StoreError::Schema { .. }), "{nowhere:?}");
+}
+
+#[tokio::test]
+async fn a_tool_reads_beside_the_writer_and_writes_nothing() {
+    let (database, store) = fresh().await;
+    let mut writer = store.open_writer(ME, TakeOver::OnlyDead).await.unwrap();
+
+    let tool = PostgresStore::open_with(read_only(&database.url)).await.unwrap();
+    writer.append(&batch(writer.head(), 3)).await.unwrap();
+
+    assert_eq!(tool.read_stream(&stream(), Version(1), 9).await.unwrap().len(), 2);
+    assert!(tool.prepare_table(&turnover(1)).await.is_err());
+    assert!(tool.save_checkpoint(save(&turnover(1), None, 1, vec![])).await.is_err());
+    assert!(tool.open_writer(OTHER, TakeOver::Force).await.is_err());
+    assert_eq!(store.head().await.unwrap().epoch, Epoch(1));
+}
+
+#[tokio::test]
+async fn a_tool_creates_nothing_in_a_database_without_a_log() {
+    let database = Database::fresh().await;
+
+    let refused = PostgresStore::open_with(read_only(&database.url)).await.unwrap_err();
+
+    assert!(matches!(refused, StoreError::NotADatabase { .. }), "{refused:?}");
+    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
+        .fetch_one(&mut database.connection().await)
+        .await
+        .unwrap();
+    assert_eq!(tables, 0);
+}
+
+#[tokio::test]
+async fn a_store_on_a_programs_own_pool_reads_on_it() {
+    let database = Database::fresh().await;
+    let pool = PgPool::connect(&database.url).await.unwrap();
+
+    let store = PostgresStore::from_pool(pool.clone()).await.unwrap();
+    let mut writer = store.open_writer(ME, TakeOver::OnlyDead).await.unwrap();
+    writer.append(&batch(writer.head(), 2)).await.unwrap();
+
+    assert_eq!(store.head().await.unwrap().position, GlobalPosition(2));
+    pool.close().await;
+    assert!(store.head().await.is_err());
+    store.prepare_table(&turnover(1)).await.unwrap();
+}
+
+const COLUMNS: &[Column] = &[
+    Column::required("id", ColumnKind::Text),
+    Column::nullable("amount", ColumnKind::Numeric),
+    Column::nullable("cents", ColumnKind::BigInt),
+    Column::nullable("open", ColumnKind::Boolean),
+    Column::nullable("share", ColumnKind::Double),
+    Column::nullable("account", ColumnKind::Uuid),
+    Column::nullable("seen_at", ColumnKind::Timestamp),
+    Column::nullable("details", ColumnKind::Json),
+];
+
+const FEWER_COLUMNS: &[Column] =
+    &[Column::required("id", ColumnKind::Text), Column::nullable("cents", ColumnKind::BigInt)];
+
+fn turnover(version: u32) -> TableSpec {
+    TableSpec { projection: "turnover".into(), view: "turnover".into(), version, columns: COLUMNS }
+}
+
+fn full_row(id: &str, amount: &str) -> Vec<Value> {
+    vec![
+        Value::Text(id.into()),
+        Value::Numeric(amount.into()),
+        Value::BigInt(i64::MIN),
+        Value::Boolean(true),
+        Value::Double(0.1),
+        Value::Uuid(Uuid::from_u128(9)),
+        Value::Timestamp(recorded_at()),
+        Value::Json("{ \"b\": 1,\n\"a\":1.0, \"a\":\"\\u0000\" }".into()),
+    ]
+}
+
+fn empty_row(id: &str) -> Vec<Value> {
+    std::iter::once(Value::Text(id.into())).chain(std::iter::repeat_n(Value::Null, 7)).collect()
+}
+
+async fn rows(store: &PostgresStore, table: &TableSpec) -> (Option<u64>, Vec<Vec<Value>>) {
+    let mut rows = Vec::new();
+    let mut take = |row| {
+        rows.push(row);
+        Ok(())
+    };
+    let checkpoint = store.load_table(table, &mut take).await.unwrap();
+    rows.sort_by(|a, b| format!("{:?}", a[0]).cmp(&format!("{:?}", b[0])));
+    (checkpoint.map(|checkpoint| checkpoint.position.0), rows)
+}
+
+#[tokio::test]
+async fn values_come_back_as_they_went_digit_for_digit_and_byte_for_byte() {
+    let (_database, store) = fresh().await;
+    let table = turnover(1);
+    store.prepare_table(&table).await.unwrap();
+    let saved = vec![
+        full_row("a", "12.50"),
+        full_row("b", "-0.00"),
+        full_row("c", "123456789012345678901234567890.123456789"),
+        empty_row("d"),
+    ];
+
+    store.save_checkpoint(save(&table, None, 1, saved.clone())).await.unwrap();
+
+    let expected: Vec<_> = saved
+        .into_iter()
+        .map(|mut row| {
+            // Postgres has no negative zero among its decimals.
+            if row[1] == Value::Numeric("-0.00".into()) {
+                row[1] = Value::Numeric("0.00".into());
+            }
+            row
+        })
+        .collect();
+    assert_eq!(rows(&store, &table).await, (Some(1), expected));
+}
+
+#[tokio::test]
+async fn other_programs_see_typed_columns_in_a_view() {
+    let (database, store) = fresh().await;
+    let table = turnover(1);
+    store.prepare_table(&table).await.unwrap();
+    let mut saved = vec![full_row("a", "12.50"), full_row("b", "0.25")];
+    // An escaped U+0000 stays in json as it is, but no operator of SQL can look into it.
+    saved.iter_mut().for_each(|row| row[7] = Value::Json(r#"{"b": 1}"#.into()));
+    store.save_checkpoint(save(&table, None, 1, saved)).await.unwrap();
+    let mut connection = database.connection().await;
+
+    let types: Vec<String> = sqlx::query_scalar(
+        "SELECT data_type::text FROM information_schema.columns WHERE table_name = 'turnover' ORDER BY ordinal_position",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    let sum: String = sqlx::query_scalar("SELECT sum(amount)::text || ' ' || max(details->>'b') FROM turnover")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+
+    let expected =
+        ["text", "numeric", "bigint", "boolean", "double precision", "uuid", "timestamp with time zone", "json"];
+    assert_eq!(types, expected);
+    assert_eq!(sum, "12.75 1");
+}
+
+#[tokio::test]
+async fn the_view_shows_the_version_prepared_last_and_other_peoples_views_on_it_stay() {
+    let (database, store) = fresh().await;
+    let mut connection = database.connection().await;
+    store.prepare_table(&turnover(1)).await.unwrap();
+    connection.execute("CREATE VIEW report AS SELECT count(*) AS rows FROM turnover").await.unwrap();
+
+    store.prepare_table(&turnover(2)).await.unwrap();
+    store.save_checkpoint(save(&turnover(2), None, 1, vec![empty_row("a")])).await.unwrap();
+
+    let count: i64 = sqlx::query_scalar("SELECT rows FROM report").fetch_one(&mut connection).await.unwrap();
+    assert_eq!(count, 1);
+    let other_columns = TableSpec { columns: FEWER_COLUMNS, ..turnover(3) };
+    let held = store.prepare_table(&other_columns).await.unwrap_err();
+    assert!(matches!(&held, StoreError::Schema { what } if what.contains("turnover")), "{held:?}");
+    connection.execute("DROP VIEW report").await.unwrap();
+    store.prepare_table(&other_columns).await.unwrap();
+    let columns: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM information_schema.columns WHERE table_name = 'turnover'")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+    assert_eq!(columns, 2);
+}
+
+#[tokio::test]
+async fn a_table_with_other_columns_than_its_version_has_is_refused() {
+    let (database, store) = fresh().await;
+    store.prepare_table(&turnover(1)).await.unwrap();
+    database.connection().await.execute("CREATE TABLE mine (id text)").await.unwrap();
+
+    let other_columns = store.prepare_table(&TableSpec { columns: FEWER_COLUMNS, ..turnover(1) }).await.unwrap_err();
+    let no_view = store.prepare_table(&TableSpec { view: "mine".into(), ..turnover(1) }).await.unwrap_err();
+
+    assert!(matches!(&other_columns, StoreError::Schema { what } if what.contains("other columns")), "{other_columns}");
+    assert!(matches!(&no_view, StoreError::Schema { what } if what.contains("rename it")), "{no_view}");
+}
+
+#[tokio::test]
+async fn names_that_are_no_plain_sql_names_make_no_tables() {
+    let (_database, store) = fresh().await;
+
+    for view in ["Payments", "a\"; DROP TABLE essaim_events", "", "essaim_events", "pg_x", &"v".repeat(61)] {
+        let refused = store.prepare_table(&TableSpec { view: view.into(), ..turnover(1) }).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Schema { .. }), "{view}: {refused}");
+    }
+    // Postgres would cut both of these to the same name.
+    let long = TableSpec { view: "v".repeat(60), ..turnover(1_000) };
+    assert!(matches!(store.prepare_table(&long).await, Err(StoreError::Schema { .. })));
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_stored_saves_nothing_and_keeps_its_value_to_itself() {
+    let (_database, store) = fresh().await;
+    let table = turnover(1);
+    store.prepare_table(&table).await.unwrap();
+    let with = |index: usize, value: Value| {
+        let mut row = empty_row("a");
+        row[index] = value;
+        row
+    };
+    let bad = [
+        with(0, Value::Text("secret\0".into())),
+        with(1, Value::Numeric("secret".into())),
+        with(4, Value::Double(f64::NAN)),
+        with(7, Value::Json("{secret".into())),
+        with(2, Value::Text("secret".into())),
+        vec![Value::Text("secret".into())],
+    ];
+
+    for row in bad {
+        let refused = store.save_checkpoint(save(&table, None, 1, vec![empty_row("good"), row])).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Data { .. }), "{refused:?}");
+        assert!(!refused.to_string().contains("secret"), "{refused}");
+    }
+    assert_eq!(rows(&store, &table).await, (None, vec![]));
+}
+
+#[tokio::test]
+async fn a_checkpoint_whose_caller_is_dropped_is_saved_all_the_same_and_leaves_no_transaction_open() {
+    let (database, store) = fresh().await;
+    let table = turnover(1);
+    store.prepare_table(&table).await.unwrap();
+
+    assert!(store.save_checkpoint(save(&table, None, 1, vec![empty_row("a")])).now_or_never().is_none());
+
+    let mut waited = 0;
+    while store.checkpoint("turnover", 1).await.unwrap().is_none() {
+        waited += 1;
+        assert!(waited < 2_000, "the save went on alone");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(rows(&store, &table).await, (Some(1), vec![empty_row("a")]));
+    let open: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'",
+    )
+    .fetch_one(&mut database.connection().await)
+    .await
+    .unwrap();
+    assert_eq!(open, 0);
+}
+
+#[tokio::test]
+async fn of_two_saves_from_the_same_position_one_is_a_conflict_and_its_rows_are_not_there() {
+    let (_database, store) = fresh().await;
+    let table = turnover(1);
+    store.prepare_table(&table).await.unwrap();
+
+    let (one, other) = tokio::join!(
+        store.save_checkpoint(save(&table, None, 1, vec![empty_row("one")])),
+        store.save_checkpoint(save(&table, None, 1, vec![empty_row("other")])),
+    );
+
+    let (winner, refused) = match (one, other) {
+        (Ok(()), Err(refused)) => ("one", refused),
+        (Err(refused), Ok(())) => ("other", refused),
+        both => panic!("{both:?}"),
+    };
+    assert!(matches!(refused, StoreError::Conflict { .. }), "{refused:?}");
+    assert_eq!(rows(&store, &table).await, (Some(1), vec![empty_row(winner)]));
+}
+
+#[tokio::test]
+async fn thousands_of_rows_are_replaced_and_deleted_with_one_save() {
+    let (_database, store) = fresh().await;
+    let table = turnover(1);
+    store.prepare_table(&table).await.unwrap();
+    let many = |amount: &str| (0..5_000).map(|n| full_row(&format!("{n:05}"), amount)).collect::<Vec<_>>();
+    store.save_checkpoint(save(&table, None, 1, many("1.00"))).await.unwrap();
+
+    let mut second = save(&table, Some(1), 2, many("2.00"));
+    second.upserts.truncate(2_500);
+    second.deletes = (2_500..4_999).map(|n| Value::Text(format!("{n:05}"))).collect();
+    store.save_checkpoint(second).await.unwrap();
+
+    let (position, rows) = rows(&store, &table).await;
+    assert_eq!((position, rows.len()), (Some(2), 2_501));
+    assert_eq!(rows[2_499], full_row("02499", "2.00"));
+    assert_eq!(rows[2_500], full_row("04999", "1.00"));
+}
