@@ -1,7 +1,10 @@
 //! Input that cannot be meant: each refused with its name, and the daemon goes on.
 
+#[path = "support/postgres.rs"]
+mod postgres;
 mod support;
 
+use postgres::Database;
 use reqwest::Method;
 use serde_json::{Value, json};
 use support::api::{Api, sent};
@@ -274,4 +277,29 @@ async fn a_daemon_takes_bodies_of_256_kib_and_no_more_and_goes_on() {
     assert_eq!(of_size(256 * 1024).await.status, 201);
     let wrong_method = sent(http.delete(format!("{}/readyz", daemon.address()))).await;
     wrong_method.problem(405, "method_not_allowed");
+}
+
+#[tokio::test]
+async fn extreme_bounds_and_texts_are_answered_on_postgres_as_on_sqlite() {
+    let database = Database::fresh().await;
+    let daemon = Daemon::start(&database.url).await;
+    let http = reqwest::Client::new();
+    let get = |path: &str| sent(http.get(format!("{}{path}", daemon.address())));
+    let body =
+        json!({"amount": "12345678901234567", "currency": "EUR", "metadata": {"\u{1f41d}": "\u{ffff}\\u0000", "": ""}});
+    let created = sent(http.post(format!("{}/v1/payments", daemon.address())).json(&body)).await;
+    let payment = created.header("location").expect("it was taken").to_owned();
+
+    for path in [
+        "/v1/events?after=9223372036854775807&limit=1000",
+        "/v1/events?after=9223372036854775807&category=payment",
+        "/v1/events?category=%F0%9F%90%9D&type=%27%3B--",
+        "/v1/payments?created_after=0000-01-01T00:00:00Z&created_before=9999-12-31T23:59:59.999999999Z",
+    ] {
+        assert_eq!(get(path).await.status, 200, "{path}");
+    }
+    get(&format!("{payment}?version=18446744073709551615")).await.problem(404, "not_found");
+    get(&format!("{payment}?at=0000-01-01T00:00:00Z")).await.problem(404, "not_found");
+    let shown = get(&format!("{payment}?at=9999-12-31T23:59:59Z")).await.json();
+    assert_eq!((&shown["amount"], &shown["metadata"]), (&json!("12345678901234567.00"), &body["metadata"]));
 }

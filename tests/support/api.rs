@@ -1,4 +1,5 @@
-//! This file serves the HTTP interface from the test's own process, over a real engine on a SQLite file.
+//! This file serves the HTTP interface from the test's own process, over a real engine; on a SQLite file unless the
+//! test says otherwise.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +20,8 @@ pub struct Api {
     pub engine: Engine,
     address: String,
     http: reqwest::Client,
-    server: AbortHandle,
-    _folder: TempDir,
+    _server: AbortOnDrop,
+    _folder: Option<TempDir>,
 }
 
 impl Api {
@@ -32,15 +33,22 @@ impl Api {
     pub async fn start_at(clock: Arc<dyn Clock>) -> Self {
         let folder = tempfile::tempdir().expect("there is room for a folder");
         let store = SqliteStore::open(folder.path().join("log.db")).await.expect("a fresh file can be opened");
-        let engine = Engine::builder(store).clock(clock).aggregate::<Payment>().projection(PaymentSummaries);
-        let engine = engine.start().await.expect("nothing else holds the file");
+        let api = Self::start_on(Engine::builder(store).clock(clock)).await;
+        Self { _folder: Some(folder), ..api }
+    }
+
+    /// The same on an engine of the test's own choice, to which the domain is added.
+    pub async fn start_on(engine: EngineBuilder) -> Self {
+        let engine = engine.aggregate::<Payment>().projection(PaymentSummaries);
+        let engine = engine.start().await.expect("nothing else holds the log");
         let (payment_expiry, read_wait) = (Duration::from_secs(86_400), Duration::from_secs(2));
         let routes = router(AppState { engine: engine.clone(), payment_expiry, read_wait });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = format!("http://{}", listener.local_addr().expect("it is bound"));
         let server = tokio::spawn(async move { axum::serve(listener, routes).await }).abort_handle();
+        let server = AbortOnDrop(server);
         let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().expect("a client");
-        Self { engine, address, http, server, _folder: folder }
+        Self { engine, address, http, _server: server, _folder: None }
     }
 
     /// A request that is not sent yet.
@@ -94,9 +102,11 @@ impl Api {
     }
 }
 
-impl Drop for Api {
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
-        self.server.abort();
+        self.0.abort();
     }
 }
 
