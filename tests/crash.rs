@@ -203,7 +203,7 @@ async fn kill_again_and_again(database: &str, kills: usize) {
 
 /// Twenty in the long campaign.
 fn kills() -> usize {
-    if std::env::var_os("ESSAIM_LONG").is_some() { 20 } else { 4 }
+    if std::env::var_os("TEST_LONG").is_some() { 20 } else { 4 }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
