@@ -28,7 +28,8 @@ const GIB: u64 = 1_024 * MIB;
 #[config(layer_attr(serde(deny_unknown_fields)))]
 pub struct Config {
     /// Address and port to listen on, e.g. `127.0.0.1:7700`, `[::1]:7700`, `localhost:0`; port 0 takes a free one.
-    /// Anything but the loopback needs `allow_unauthenticated`.
+    /// Anything but the loopback needs `auth_issuer` or
+    /// `allow_unauthenticated`.
     #[config(default = "127.0.0.1:7700", validate = has_host_and_port)]
     pub listen: String,
 
@@ -39,6 +40,35 @@ pub struct Config {
     /// Serve other machines although nobody has to say who they are.
     #[config(default = false)]
     pub allow_unauthenticated: bool,
+
+    /// Issuer of the bearer tokens that every request below `/v1` must bring, exactly as its tokens name it in `iss`, e.g.
+    /// `https://id.example/realms/shop`. Empty: nobody has to say who they are.
+    #[config(default = "")]
+    pub auth_issuer: String,
+
+    /// What tokens must be meant for: a value of their `aud`. Required with `auth_issuer`.
+    #[config(default = "")]
+    pub auth_audience: String,
+
+    /// Where the issuer's keys are. Empty: where its OpenID discovery document says.
+    #[config(default = "")]
+    pub auth_jwks_url: String,
+
+    /// Seconds by which the issuer's clock and this one may differ: 0 to 60.
+    #[config(default = 30)]
+    pub auth_leeway_seconds: Bounded<0, 60>,
+
+    /// Claim that names the caller's organisation, a UUID; dots lead into objects.
+    #[config(default = "organization_id")]
+    pub auth_organization_claim: String,
+
+    /// Claim that lists the caller's roles; dots lead into objects, e.g. `realm_access.roles`.
+    #[config(default = "roles")]
+    pub auth_roles_claim: String,
+
+    /// Fetch the issuer's keys without TLS although it is not on the loopback.
+    #[config(default = false)]
+    pub auth_allow_http: bool,
 
     /// Start although a crash of the machine could lose acknowledged commands.
     #[config(default = false)]

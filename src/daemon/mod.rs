@@ -5,12 +5,14 @@
 //! ├─ serve     bind, start, serve, drain   failure     what ends the program, and its exit codes
 //! │  ├─ connections   accept, at most so many
 //! │  ├─ edge          what wraps every request
+//! │  ├─ auth          who asks, and whether he may
 //! │  └─ router        payments, events (the log), admin; request and problem; health, metrics
 //! ├─ doctor, events, projections           read the store beside a running daemon
 //! └─ built_in  the aggregates and projections that the daemon runs
 //! ```
 
 mod admin;
+pub mod auth;
 mod built_in;
 pub mod cli;
 pub mod config;
@@ -34,13 +36,14 @@ mod verify;
 use std::time::Duration;
 
 use axum::extract::Request;
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
+use self::auth::Authentication;
 use self::document::Document;
 use self::problem::pages;
 use crate::engine::Engine;
@@ -54,17 +57,21 @@ pub struct AppState {
     pub payment_expiry: Duration,
     /// How long a read waits for its position when it does not say.
     pub read_wait: Duration,
+    /// Who may ask.
+    pub authentication: Authentication,
 }
 
 /// The resources, the pages that explain problems, and the document that describes them all: `/openapi.json`, and as
 /// a page, offline, `/docs`.
 pub fn router(state: AppState) -> axum::Router {
     let (routes, document) = documented();
+    let authentication = state.authentication.clone();
     routes
         .with_state(state)
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
         .fallback(pages::unknown_route)
         .method_not_allowed_fallback(pages::unknown_method)
+        .layer(from_fn_with_state(authentication, auth::guard))
         .layer(from_fn(correlated))
 }
 

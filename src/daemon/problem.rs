@@ -108,6 +108,11 @@ impl Problem {
         Self { outcome: Some(outcome), ..Self::new(code, detail) }.with(name, value)
     }
 
+    /// Nobody can be recognised.
+    pub(crate) fn issuer_unavailable(detail: &str) -> Self {
+        Self::unavailable("issuer_unavailable", NOT_EXECUTED, detail, SOON)
+    }
+
     /// The same with one more header.
     pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::auth::Authentication;
 use super::config::{Config, without_password};
 use super::connections::{Front, accept};
 use super::failure::Failure;
@@ -40,6 +41,7 @@ const LEAST_ENGINE_SHUTDOWN: Duration = Duration::from_secs(1);
 /// [`Failure`] when it cannot start, when the engine gives up, or when not everything was finished in time.
 pub(crate) async fn serve(config: Config, take_over: TakeOver) -> Result<(), Failure> {
     logging::log_panics();
+    let authentication = Authentication::of(&config)?;
     let listener = bind(&config).await?;
     let address = listener.local_addr().map_err(Failure::io("the address listened on is unknown"))?;
     let recorder = Recorder::install().map_err(Failure::Stopped)?;
@@ -58,6 +60,7 @@ pub(crate) async fn serve(config: Config, take_over: TakeOver) -> Result<(), Fai
         engine: engine.clone(),
         payment_expiry: config.payment_expiry(),
         read_wait: config.read_wait_ms.milliseconds(),
+        authentication,
     };
     let routes = super::router(state)
         .merge(health::routes(engine.clone()))
@@ -159,12 +162,12 @@ pub(crate) async fn resolve(config: &Config) -> Result<Vec<SocketAddr>, Failure>
 /// # Errors
 /// [`Failure::Usage`] when other machines could reach a daemon that asks nobody who they are.
 pub(crate) fn refuse_open_doors(config: &Config, addresses: &[SocketAddr]) -> Result<(), Failure> {
-    if config.allow_unauthenticated || addresses.iter().all(|address| address.ip().is_loopback()) {
+    if config.allow_unauthenticated || !config.auth_issuer.is_empty() || addresses.iter().all(|address| address.ip().is_loopback()) {
         return Ok(());
     }
     Err(Failure::Usage(format!(
         "{} can be reached from other machines, and no authentication is configured: \
-         listen on 127.0.0.1, or add --allow-unauthenticated",
+         listen on 127.0.0.1, set auth_issuer, or add --allow-unauthenticated",
         config.listen
     )))
 }
@@ -218,6 +221,7 @@ mod tests {
         assert_eq!(refused.exit_code(), 2);
         assert!(refused.to_string().contains("--allow-unauthenticated"));
         assert!(refuse_open_doors(&config(&[]), &loopback).is_ok());
+        assert!(refuse_open_doors(&config(&[("auth_issuer", "https://id.example")]), &everywhere).is_ok());
         assert!(refuse_open_doors(&config(&[("allow_unauthenticated", "true")]), &everywhere).is_ok());
     }
 

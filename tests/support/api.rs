@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use essaim::clock::{Clock, SystemClock};
+use essaim::daemon::auth::Authentication;
 use essaim::daemon::{AppState, router};
 use essaim::domain::payment::Payment;
 use essaim::prelude::*;
@@ -39,10 +40,15 @@ impl Api {
 
     /// The same on an engine of the test's own choice, to which the domain is added.
     pub async fn start_on(engine: EngineBuilder) -> Self {
+        Self::start_asking(engine, Authentication::off()).await
+    }
+
+    /// The same, asking who is there.
+    pub async fn start_asking(engine: EngineBuilder, authentication: Authentication) -> Self {
         let engine = engine.aggregate::<Payment>().projection(PaymentSummaries);
         let engine = engine.start().await.expect("nothing else holds the log");
         let (payment_expiry, read_wait) = (Duration::from_secs(86_400), Duration::from_secs(2));
-        let routes = router(AppState { engine: engine.clone(), payment_expiry, read_wait });
+        let routes = router(AppState { engine: engine.clone(), payment_expiry, read_wait, authentication });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = format!("http://{}", listener.local_addr().expect("it is bound"));
         let server = tokio::spawn(async move { axum::serve(listener, routes).await }).abort_handle();

@@ -4,6 +4,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::{Format, output};
+use crate::daemon::auth;
 use crate::daemon::config::layers::{Layers, Setting, Settings, template};
 use crate::daemon::failure::Failure;
 
@@ -31,7 +32,7 @@ pub(super) fn run(action: Action, layers: Layers) -> Result<(), Failure> {
         Action::Show { output: Format::Table } => output::print(as_toml(&layers.load()?).as_bytes()),
         Action::Show { output: Format::Json } => output::print_json(&as_json(&layers.load()?)),
         Action::Check => {
-            layers.load()?;
+            auth::settings::Settings::of(&layers.load()?.config)?;
             output::print_line("the configuration is right")
         }
     }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{Format, open_to_read, output};
 use crate::clock::{Clock, SystemClock};
-use crate::daemon::built_in;
+use crate::daemon::{auth, built_in};
 use crate::daemon::config::layers::{ConfigError, Settings};
 use crate::daemon::config::{Config, without_password};
 use crate::daemon::failure::{Failure, store_advice, store_exit_code, with_causes};
@@ -93,6 +93,7 @@ pub(super) async fn run(flags: Flags, settings: Result<Settings, ConfigError>) -
 async fn examine(config: &Config) -> Vec<Finding> {
     let mut findings = vec![Finding::ok("configuration", "every key is known and in range")];
     findings.push(door(config).await);
+    findings.extend(token_issuer(config).await);
     findings.push(descriptors(config));
     findings.extend(disk(config));
     if let Some(path) = missing_file(config) {
@@ -110,14 +111,35 @@ async fn examine(config: &Config) -> Vec<Finding> {
 }
 
 async fn door(config: &Config) -> Finding {
-    let advice = "listen on 127.0.0.1, or set allow_unauthenticated behind a door of your own";
+    let advice = "listen on 127.0.0.1, set auth_issuer, or set allow_unauthenticated behind a door of your own";
     match resolve(config).await.and_then(|found| refuse_open_doors(config, &found).map(|()| found)) {
         Ok(found) if found.iter().all(|address| address.ip().is_loopback()) => {
             Finding::ok("listen", format!("{} is reached from this machine only", config.listen))
         }
+        Ok(_) if !config.auth_issuer.is_empty() => {
+            Finding::ok("listen", format!("{} asks everybody for a token", config.listen))
+        }
         Ok(_) => Finding::warn("listen", format!("{} asks nobody who they are", config.listen), advice),
         Err(failure) => Finding::fail("listen", failure.exit_code(), failure.to_string(), advice),
     }
+}
+
+async fn token_issuer(config: &Config) -> Option<Finding> {
+    let settings = match auth::settings::Settings::of(config) {
+        Ok(settings) => settings?,
+        Err(failure) => {
+            let advice = "correct it; `essaim config template` shows every key";
+            return Some(Finding::fail("token issuer", failure.exit_code(), failure.to_string(), advice));
+        }
+    };
+    Some(match auth::usable_keys(&settings).await {
+        Ok(keys) => Finding::ok("token issuer", format!("{} has {keys} usable keys", settings.issuer)),
+        // The daemon would start, and answer 503 until the issuer is back.
+        Err(error) => {
+            let advice = "see that the issuer runs, and correct auth_issuer or auth_jwks_url";
+            Finding::fail("token issuer", 1, with_causes(&error), advice)
+        }
+    })
 }
 
 fn descriptors(config: &Config) -> Finding {

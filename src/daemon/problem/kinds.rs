@@ -54,6 +54,24 @@ pub(super) const KINDS: &[Kind] = &[
         "A cursor is good for the very listing it came from: the same resource and the same filters. Start again without one.",
     ),
     kind(
+        "unauthenticated",
+        StatusCode::UNAUTHORIZED,
+        "Unauthenticated",
+        "This needs a bearer token of the configured issuer in the `Authorization` header, and there is none or it is not taken: it may have expired, or be meant for others. `detail` says why; get a new one from the issuer.",
+    ),
+    kind(
+        "forbidden",
+        StatusCode::FORBIDDEN,
+        "Forbidden",
+        "The token is good, but does not have the role that this needs. `detail` names it; whoever administers the issuer can grant it.",
+    ),
+    kind(
+        "issuer_unavailable",
+        StatusCode::SERVICE_UNAVAILABLE,
+        "Token issuer unavailable",
+        "The keys of the token issuer were never reached since the daemon started, so that it cannot tell who asks. Nothing was executed; try again after `Retry-After`.",
+    ),
+    kind(
         "not_found",
         StatusCode::NOT_FOUND,
         "Not found",

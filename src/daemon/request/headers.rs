@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{invalid, uuid, whole_number};
 use crate::clock::{Clock, SystemClock};
 use crate::command::Options;
+use crate::daemon::auth::Caller;
 use crate::daemon::problem::Problem;
 use crate::event::CommandId;
 use crate::stream::{ExpectedVersion, GlobalPosition, Version};
@@ -54,11 +55,7 @@ impl CommandHeaders {
     ///
     /// # Errors
     /// A problem that names the header at fault.
-    fn read(headers: &HeaderMap) -> Result<Self, Problem> {
-        let principal = header(headers, "essaim-principal")?.unwrap_or("anonymous");
-        if principal.is_empty() || principal.len() > MAX_CHARACTERS {
-            return Err(invalid("essaim-principal", "must be 1 to 255 ASCII characters"));
-        }
+    fn read(headers: &HeaderMap, principal: &str) -> Result<Self, Problem> {
         let kept_id = key(headers)?.map(|key| CommandId::from_key(principal, key));
         let command_id = kept_id.unwrap_or_else(|| CommandId(SystemClock.time_ordered_id()));
         let correlation_id = correlation_id(headers)?.unwrap_or(command_id.0);
@@ -79,11 +76,24 @@ impl CommandHeaders {
 impl<S: Send + Sync> FromRequestParts<S> for CommandHeaders {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let headers = Self::read(&parts.headers)?;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let caller = Caller::from_request_parts(parts, state).await?;
+        let headers = Self::read(&parts.headers, &caller.principal)?;
         tracing::Span::current().record("correlation_id", tracing::field::display(headers.correlation_id));
         Ok(headers)
     }
+}
+
+/// Who the client says it is; taken only while nobody has to prove it.
+///
+/// # Errors
+/// A problem when it is empty, too long or there twice.
+pub(crate) fn principal(headers: &HeaderMap) -> Result<&str, Problem> {
+    let principal = header(headers, "essaim-principal")?.unwrap_or("anonymous");
+    if principal.is_empty() || principal.len() > MAX_CHARACTERS {
+        return Err(invalid("essaim-principal", "must be 1 to 255 ASCII characters"));
+    }
+    Ok(principal)
 }
 
 fn key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
@@ -161,12 +171,16 @@ mod tests {
         headers
     }
 
+    fn read_all(headers: &HeaderMap) -> Result<CommandHeaders, Problem> {
+        principal(headers).and_then(|principal| CommandHeaders::read(headers, principal))
+    }
+
     fn read(pairs: &[(&'static str, &'static str)]) -> CommandHeaders {
-        CommandHeaders::read(&headers(pairs)).unwrap()
+        read_all(&headers(pairs)).unwrap()
     }
 
     fn refused(pairs: &[(&'static str, &'static str)]) -> String {
-        format!("{:?}", CommandHeaders::read(&headers(pairs)).unwrap_err())
+        format!("{:?}", read_all(&headers(pairs)).unwrap_err())
     }
 
     #[test]
@@ -236,7 +250,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("idempotency-key", HeaderValue::from_bytes("clé".as_bytes()).unwrap());
 
-        assert!(CommandHeaders::read(&headers).is_err());
+        assert!(read_all(&headers).is_err());
     }
 
     #[test]

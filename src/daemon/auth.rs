@@ -1,0 +1,185 @@
+//! This file decides who asks, and whether he may.
+//!
+//! ```text
+//! settings   whose tokens are taken          issuer   its discovery document and its keys, over HTTP
+//! token      what a token must be            keys     kept, refreshed, kept while the issuer is down
+//! roles      the role that each route needs
+//! ```
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use metrics::counter;
+use uuid::Uuid;
+
+use self::issuer::{Issuer, IssuerError};
+use self::keys::Keys;
+use self::roles::ADMIN;
+use self::settings::Settings;
+use self::token::{Refused, Verifier, bearer};
+use super::config::Config;
+use super::failure::Failure;
+use super::problem::Problem;
+use super::request::headers::principal;
+
+mod issuer;
+mod keys;
+mod roles;
+pub(crate) mod settings;
+mod token;
+
+/// What everything is below that only callers who are known may use; the rest explains the daemon or watches it.
+const GUARDED: &str = "/v1";
+
+/// Whether tokens are asked for, and of which issuer.
+#[derive(Clone)]
+pub struct Authentication(Option<Arc<Verifier>>);
+
+impl Authentication {
+    /// Nobody has to say who they are; everybody may do everything.
+    pub fn off() -> Self {
+        Self(None)
+    }
+
+    /// As configured.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] when the configuration cannot be meant.
+    pub fn of(config: &Config) -> Result<Self, Failure> {
+        let Some(settings) = Settings::of(config)? else { return Ok(Self::off()) };
+        let issuer = Issuer::new(&settings).map_err(|error| Failure::Stopped(error.to_string()))?;
+        Ok(Self(Some(Arc::new(Verifier::new(Arc::new(Keys::new(issuer)), settings)))))
+    }
+
+    async fn caller(&self, request: &Request) -> Result<Caller, Problem> {
+        let Some(verifier) = &self.0 else { return Caller::unproven(request.headers()) };
+        let verified = match bearer(request.headers(), request.uri()) {
+            Ok(token) => verifier.verify(token).await,
+            Err(refused) => Err(refused),
+        };
+        verified.map_err(unauthorized)
+    }
+}
+
+/// How many keys of the issuer can be used.
+///
+/// # Errors
+/// [`IssuerError`] when it cannot be asked, or none can.
+pub(crate) async fn usable_keys(settings: &Settings) -> Result<usize, IssuerError> {
+    let issuer = Issuer::new(settings).map_err(IssuerError::NoClient)?;
+    Ok(issuer.keys().await?.len())
+}
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The `sub` of the token; while authentication is off, what the client says, else `anonymous`.
+    pub principal: String,
+    /// The organisation he belongs to.
+    pub organization_id: Option<Uuid>,
+    /// What he may do.
+    pub roles: BTreeSet<String>,
+}
+
+impl Caller {
+    fn unproven(headers: &HeaderMap) -> Result<Self, Problem> {
+        let principal = principal(headers)?.to_owned();
+        Ok(Self { principal, organization_id: None, roles: [ADMIN.to_owned()].into() })
+    }
+
+    /// Whether he has this role; an `admin` has every one.
+    pub fn has(&self, role: &str) -> bool {
+        self.roles.contains(role) || self.roles.contains(ADMIN)
+    }
+
+    /// Whether things of this organisation exist for him. What he does not see is answered 404, not 403, which would
+    /// tell that it is there.
+    pub fn sees(&self, organization_id: Uuid) -> bool {
+        self.organization_id == Some(organization_id) || self.roles.contains(ADMIN)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        // A route outside of the guard has no caller, and none may be made up.
+        let caller = parts.extensions.get::<Self>().cloned();
+        caller.ok_or_else(|| Problem::new("internal", "this route does not know who asks"))
+    }
+}
+
+/// Lets through who may, with the [`Caller`] in the request's extensions.
+pub(super) async fn guard(State(authentication): State<Authentication>, mut request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let path = route.as_ref().map_or(request.uri().path(), MatchedPath::as_str);
+    if !path.strip_prefix(GUARDED).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+        return next.run(request).await;
+    }
+    let caller = match authentication.caller(&request).await {
+        Ok(caller) => caller,
+        Err(problem) => return problem.into_response(),
+    };
+    // An address that leads nowhere needs no role: it is answered 404.
+    if let (Some(route), Some(_)) = (&route, &authentication.0) {
+        match roles::needed(request.method(), route.as_str()) {
+            Some(role) if caller.has(role) => {}
+            role => return forbidden(role).into_response(),
+        }
+    }
+    request.extensions_mut().insert(caller);
+    next.run(request).await
+}
+
+/// RFC 6750 §3.1: who brought no token is told how to, without an error code.
+fn unauthorized(refused: Refused) -> Problem {
+    let (reason, detail) = refused.told();
+    counter!("essaim_tokens_refused_total", "reason" => reason).increment(1);
+    let challenge = match refused {
+        Refused::Unavailable => return Problem::issuer_unavailable(detail),
+        Refused::Missing | Refused::Scheme => "Bearer realm=\"essaim\"".to_owned(),
+        _ => format!("Bearer realm=\"essaim\", error=\"invalid_token\", error_description=\"{detail}\""),
+    };
+    challenged("unauthenticated", detail.to_owned(), &challenge)
+}
+
+fn forbidden(role: Option<&str>) -> Problem {
+    counter!("essaim_tokens_refused_total", "reason" => "forbidden").increment(1);
+    match role {
+        Some(role) => {
+            let challenge = format!("Bearer realm=\"essaim\", error=\"insufficient_scope\", scope=\"{role}\"");
+            challenged("forbidden", format!("this needs the role {role}"), &challenge)
+        }
+        None => Problem::new("forbidden", "nobody may do this: it declares no role"),
+    }
+}
+
+fn challenged(code: &'static str, detail: String, challenge: &str) -> Problem {
+    let challenge = HeaderValue::from_str(challenge).expect("it is made of the texts above, which are ASCII");
+    Problem::new(code, detail).with(header::WWW_AUTHENTICATE, challenge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller(organization_id: Option<Uuid>, roles: &[&str]) -> Caller {
+        let roles = roles.iter().map(|role| (*role).to_owned()).collect();
+        Caller { principal: "ann".into(), organization_id, roles }
+    }
+
+    #[test]
+    fn an_organisation_is_seen_by_its_own_and_by_admins() {
+        let (own, foreign) = (Uuid::from_u128(1), Uuid::from_u128(2));
+
+        assert!(caller(Some(own), &["users:read"]).sees(own));
+        assert!(!caller(Some(own), &["users:read"]).sees(foreign));
+        assert!(!caller(None, &["users:read"]).sees(own));
+        assert!(caller(None, &["admin"]).sees(own));
+    }
+}

@@ -1,0 +1,58 @@
+//! This file is the table of who may do what: the one role that each route needs.
+
+use axum::http::Method;
+
+/// The role that may do everything, in every organisation.
+pub(crate) const ADMIN: &str = "admin";
+
+/// Method, template of the path, role. What is not in here is denied.
+const NEEDS: &[(Method, &str, &str)] = &[
+    (Method::POST, "/v1/payments", "payments:write"),
+    (Method::POST, "/v1/payments/{id}/authorize", "payments:write"),
+    (Method::POST, "/v1/payments/{id}/complete", "payments:write"),
+    (Method::POST, "/v1/payments/{id}/cancel", "payments:write"),
+    (Method::GET, "/v1/payments", "payments:read"),
+    (Method::GET, "/v1/payments/stats", "payments:read"),
+    (Method::GET, "/v1/payments/{id}", "payments:read"),
+    (Method::GET, "/v1/payments/{id}/report", "payments:read"),
+    (Method::GET, "/v1/payments/{id}/events", "payments:read"),
+    (Method::GET, "/v1/events", "operator"),
+    (Method::GET, "/v1/admin/projections", "operator"),
+    (Method::GET, "/v1/admin/projections/{name}/digest", "operator"),
+    (Method::POST, "/v1/admin/projections/{name}/rebuild", "operator"),
+    (Method::POST, "/v1/admin/release", "operator"),
+];
+
+/// The role that this route needs; none when it declares none, so that nobody may use it.
+pub(super) fn needed(method: &Method, route: &str) -> Option<&'static str> {
+    // A HEAD is answered by what answers GET.
+    let method = if *method == Method::HEAD { &Method::GET } else { method };
+    NEEDS.iter().find(|(known, path, _)| known == method && *path == route).map(|(_, _, role)| *role)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_route_below_v1_declares_its_role_and_no_other_is_declared() {
+        let (_, document) = crate::daemon::documented();
+        let document = serde_json::to_value(document).unwrap();
+        let paths = document["paths"].as_object().unwrap().iter().filter(|(path, _)| path.starts_with("/v1/"));
+        let routes: BTreeSet<String> = paths
+            .flat_map(|(path, methods)| methods.as_object().unwrap().keys().map(move |m| format!("{} {path}", m.to_uppercase())))
+            .collect();
+
+        let declared: BTreeSet<String> = NEEDS.iter().map(|(method, path, _)| format!("{method} {path}")).collect();
+
+        assert_eq!(routes, declared);
+    }
+
+    #[test]
+    fn what_declares_nothing_needs_what_nobody_has() {
+        assert_eq!(needed(&Method::DELETE, "/v1/payments"), None);
+        assert_eq!(needed(&Method::HEAD, "/v1/payments"), Some("payments:read"));
+    }
+}
