@@ -250,7 +250,10 @@ impl<S> Reaction<S> {
             return Err(fault);
         }
         if self.commands.len() > MAX_COMMANDS_A_REACTION {
-            return Err(Misuse(format!("a reaction sends {} commands, more than {MAX_COMMANDS_A_REACTION}", self.commands.len())));
+            return Err(Misuse(format!(
+                "a reaction sends {} commands, more than {MAX_COMMANDS_A_REACTION}",
+                self.commands.len()
+            )));
         }
         for command in &self.commands {
             command.stream.validate().map_err(|error| Misuse(format!("a command cannot be sent: {error}")))?;

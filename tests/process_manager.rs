@@ -158,8 +158,7 @@ async fn what_cancels_a_deadline_counts_also_when_the_engine_went_down_before_it
 }
 
 async fn a_manager_follows_what_another_one_set_off(place: Place) {
-    let both =
-        |builder: EngineBuilder| builder.aggregate::<Purse>().process_manager(Clerk).process_manager(Mirror);
+    let both = |builder: EngineBuilder| builder.aggregate::<Purse>().process_manager(Clerk).process_manager(Mirror);
     let engine = place.engine_with(both).await;
 
     engine.execute(&Purse::id("a"), note("in 20 ms")).await.unwrap();
@@ -310,7 +309,8 @@ async fn an_engine_that_was_dropped_lets_go_of_its_log_although_its_managers_hav
 
     drop(engine);
     let started = tokio::time::Instant::now();
-    let engine = start(async || place.open().await, |builder| builder.aggregate::<Purse>().process_manager(Clerk)).await;
+    let engine =
+        start(async || place.open().await, |builder| builder.aggregate::<Purse>().process_manager(Clerk)).await;
 
     assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
     settled(&engine).await;

@@ -356,10 +356,7 @@ impl<M: ProcessManager> Running<M> {
         self.myself.send_after(PAUSE, || Message::Wake);
     }
 
-    fn react_to<'a>(
-        &mut self,
-        events: impl Iterator<Item = &'a RecordedEvent>,
-    ) -> Result<Slice, ActorProcessingErr> {
+    fn react_to<'a>(&mut self, events: impl Iterator<Item = &'a RecordedEvent>) -> Result<Slice, ActorProcessingErr> {
         let until = Instant::now() + SLICE;
         for event in events {
             if event.position <= self.position {
@@ -522,7 +519,8 @@ impl<M: ProcessManager> Running<M> {
 
     /// Answers those who wait for the end once nothing is under way and everything is saved.
     fn finish_if_done(&mut self) {
-        let is_done = self.open == 0 && !self.saves.is_saving() && self.book.as_ref().is_none_or(|book| book.dirty() == 0);
+        let is_done =
+            self.open == 0 && !self.saves.is_saving() && self.book.as_ref().is_none_or(|book| book.dirty() == 0);
         if is_done {
             self.finishing.drain(..).for_each(|reply| {
                 // Whoever gave up waiting needs no answer.

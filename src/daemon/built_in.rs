@@ -5,6 +5,7 @@ use super::verify::Verifiable;
 use crate::domain::payment::Payment;
 use crate::domain::payment_expiry::PaymentExpiry;
 use crate::engine::EngineBuilder;
+use crate::process_manager::ProcessManager;
 use crate::projections::payment_summaries::PaymentSummaries;
 
 /// Gives the engine everything it runs in the daemon.
@@ -16,6 +17,9 @@ pub(crate) fn install(engine: EngineBuilder, config: &Config) -> EngineBuilder {
         engine
     }
 }
+
+/// Names of the process managers, whose tables have checkpoints too.
+pub(crate) const PROCESS_MANAGERS: [&str; 1] = [PaymentExpiry::NAME];
 
 /// Every projection of the daemon, in the order they are shown.
 pub(crate) fn projections() -> Vec<Box<dyn Verifiable>> {

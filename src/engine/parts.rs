@@ -7,8 +7,8 @@ use futures::future::BoxFuture;
 
 use super::Engine;
 use crate::actors::dispatcher::Dispatcher;
-use crate::actors::process_manager::row::Command;
 use crate::actors::process_manager::Sent;
+use crate::actors::process_manager::row::Command;
 use crate::actors::projection::{Follower, Message as ProjectionMessage};
 use crate::aggregate::Aggregate;
 use crate::health::ProjectionStatus;

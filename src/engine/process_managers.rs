@@ -74,9 +74,9 @@ pub(super) async fn send<A: Aggregate>(engine: Engine, command: Command, princip
     match result {
         // An id that belongs to another command has had its effect: another release of the manager decided it.
         Ok(_)
-        | Err(
-            ExecuteError::Rejected { .. } | ExecuteError::ClaimRefused { .. } | ExecuteError::CommandIdReused,
-        ) => Sent::Answered(outcome),
+        | Err(ExecuteError::Rejected { .. } | ExecuteError::ClaimRefused { .. } | ExecuteError::CommandIdReused) => {
+            Sent::Answered(outcome)
+        }
         Err(
             error @ (ExecuteError::Overloaded { .. }
             | ExecuteError::NotExecuted { .. }

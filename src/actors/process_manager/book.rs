@@ -268,7 +268,8 @@ impl<S: Serialize + DeserializeOwned> Book<S> {
         self.saved_to = self.saved_to.max(commands_to);
         let still_unsaved = self.unsaved.split_off(&(commands_to + 1));
         for (number, key) in std::mem::replace(&mut self.unsaved, still_unsaved) {
-            let is_first = |instance: &Instance<S>| instance.commands.front().is_some_and(|(first, _)| *first == number);
+            let is_first =
+                |instance: &Instance<S>| instance.commands.front().is_some_and(|(first, _)| *first == number);
             if self.instances.get(&key).is_some_and(is_first) {
                 self.ready.push_back(key);
             }
@@ -286,7 +287,8 @@ impl<S: Serialize + DeserializeOwned> Book<S> {
     /// This command of the instance has a durable outcome; its next one follows.
     pub(crate) fn settle(&mut self, key: &Key, id: CommandId) {
         let Some(instance) = self.instances.get(key) else { return };
-        let Some(weight) = instance.commands.front().filter(|(_, first)| first.id == id).map(|(_, c)| c.weight()) else {
+        let Some(weight) = instance.commands.front().filter(|(_, first)| first.id == id).map(|(_, c)| c.weight())
+        else {
             return;
         };
         self.counts.commands -= 1;
@@ -326,9 +328,10 @@ fn change_deadline<S>(instance: &mut Instance<S>, change: DeadlineChange, set_by
 fn row_of<S: Serialize>(key: &Key, instance: &Instance<S>) -> InstanceRow {
     InstanceRow {
         key: key.to_string(),
-        state: instance.state.as_ref().map(|state| {
-            serde_json::to_string(state).expect("the state of a process manager can be written as JSON")
-        }),
+        state: instance
+            .state
+            .as_ref()
+            .map(|state| serde_json::to_string(state).expect("the state of a process manager can be written as JSON")),
         deadlines: instance.deadlines.clone(),
         commands: instance.commands.iter().map(|(_, command)| command.clone()).collect(),
     }

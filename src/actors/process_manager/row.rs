@@ -136,12 +136,8 @@ mod tests {
     fn a_row_comes_back_as_it_was_written_and_shows_its_earliest_deadline() {
         let origin = Origin { event_id: Uuid::from_u128(1), correlation_id: Uuid::from_u128(2) };
         let at = |micros| DateTime::from_timestamp_micros(micros).expect("within range");
-        let deadline = |name: &str, micros| Deadline {
-            name: name.into(),
-            at: at(micros),
-            set_by: Uuid::from_u128(3),
-            origin,
-        };
+        let deadline =
+            |name: &str, micros| Deadline { name: name.into(), at: at(micros), set_by: Uuid::from_u128(3), origin };
         let json = RawValue::from_string(r#"{"Put":{"cents":5}}"#.into()).unwrap();
         let row = InstanceRow {
             key: "a".into(),

@@ -49,12 +49,7 @@ impl Saves {
 }
 
 fn table<M: ProcessManager>() -> TableSpec {
-    TableSpec {
-        projection: M::NAME.into(),
-        view: M::NAME.into(),
-        version: M::VERSION,
-        columns: InstanceRow::COLUMNS,
-    }
+    TableSpec { projection: M::NAME.into(), view: M::NAME.into(), version: M::VERSION, columns: InstanceRow::COLUMNS }
 }
 
 impl<M: ProcessManager> Running<M> {
@@ -106,7 +101,12 @@ impl<M: ProcessManager> Running<M> {
         match book {
             Ok(book) => {
                 (self.position, self.chain_hash) = (checkpoint.position, checkpoint.chain_hash);
-                info!(process_manager = M::NAME, instances = book.len(), position = self.position.0, "instances loaded");
+                info!(
+                    process_manager = M::NAME,
+                    instances = book.len(),
+                    position = self.position.0,
+                    "instances loaded"
+                );
                 Ok(book)
             }
             Err(error) => {
