@@ -245,7 +245,7 @@ impl<S> Reaction<S> {
     ///
     /// # Errors
     /// [`Misuse`] says what no engine can do.
-    pub(crate) fn checked(self) -> Result<(Next<S>, Vec<OutgoingCommand>, Vec<DeadlineChange>), Misuse> {
+    pub(crate) fn checked(self) -> Result<Parts<S>, Misuse> {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
@@ -264,8 +264,15 @@ impl<S> Reaction<S> {
                 return Err(Misuse(format!("{name:?} cannot be the name of a deadline")));
             }
         }
-        Ok((self.next, self.commands, self.deadlines))
+        Ok(Parts { next: self.next, commands: self.commands, deadlines: self.deadlines })
     }
+}
+
+/// A reaction that can be carried out.
+pub(crate) struct Parts<S> {
+    pub(crate) next: Next<S>,
+    pub(crate) commands: Vec<OutgoingCommand>,
+    pub(crate) deadlines: Vec<DeadlineChange>,
 }
 
 /// A reaction that cannot be carried out: a defect in the manager's code.

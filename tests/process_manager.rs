@@ -13,7 +13,7 @@ use chrono::TimeDelta;
 use essaim::engine::ProjectionState;
 use essaim::prelude::*;
 use essaim::testing::{AppendFault, FaultyStore};
-use managers::{Ahead, Clerk, Mirror, Place, amounts, log, note, puts, settled, start};
+use managers::{Ahead, Clerk, Mirror, Place, Successor, amounts, log, note, puts, settled, start};
 use support::{Purse, eventually};
 
 /// One test for each store.
@@ -44,6 +44,7 @@ on_every_store!(
     what_cancels_a_deadline_counts_also_when_the_engine_went_down_before_it_was_reacted_to,
     a_manager_follows_what_another_one_set_off,
     a_manager_that_is_new_to_a_log_reads_it_from_the_first_event,
+    a_manager_of_a_new_version_reads_the_log_again_and_what_it_sent_before_has_no_second_effect,
 );
 
 async fn a_reaction_takes_effect_once_and_says_who_sent_it_and_why(place: Place) {
@@ -181,6 +182,24 @@ async fn a_manager_that_is_new_to_a_log_reads_it_from_the_first_event(place: Pla
     eventually("both", async || log(&**engine.store()).await.len() == 4).await;
 
     assert_eq!((amounts(&engine, "a").await, amounts(&engine, "b").await), (vec![1], vec![1]));
+}
+
+async fn a_manager_of_a_new_version_reads_the_log_again_and_what_it_sent_before_has_no_second_effect(place: Place) {
+    let engine = place.engine().await;
+    engine.execute(&Purse::id("a"), note("in 5 ms")).await.unwrap();
+    engine.execute(&Purse::id("b"), note("three")).await.unwrap();
+    engine.execute(&Purse::id("c"), note("in 3600000 ms")).await.unwrap();
+    eventually("what is due", async || log(&**engine.store()).await.len() == 7).await;
+    engine.shutdown(Duration::from_secs(20)).await;
+
+    let engine = place.engine_with(|builder| builder.aggregate::<Purse>().process_manager(Successor)).await;
+    let is_done =
+        || engine.process_managers()[0].position >= engine.head() && engine.process_managers()[0].deadlines == 1;
+    eventually("it has read the log, and fired what is due", async || is_done()).await;
+    settled(&engine).await;
+
+    assert_eq!((amounts(&engine, "a").await, amounts(&engine, "b").await), (vec![1], vec![1, 2, 3]));
+    assert_eq!(engine.head(), GlobalPosition(7));
 }
 
 #[tokio::test]

@@ -56,6 +56,29 @@ impl ReactTo<Purse> for Clerk {
     }
 }
 
+/// The clerk of a later release, which does the same.
+pub struct Successor;
+
+impl ProcessManager for Successor {
+    const NAME: &'static str = Clerk::NAME;
+    const VERSION: u32 = Clerk::VERSION + 1;
+    type State = i64;
+
+    fn reactions(reactions: Reactions<Self>) -> Reactions<Self> {
+        reactions.to::<Purse>()
+    }
+
+    fn on_deadline(&self, put: &i64, due: &Due<'_>) -> Reaction<i64> {
+        Clerk.on_deadline(put, due)
+    }
+}
+
+impl ReactTo<Purse> for Successor {
+    fn react(&self, put: &i64, event: &TypedEvent<'_, PurseEvent>) -> Reaction<i64> {
+        Clerk.react(put, event)
+    }
+}
+
 /// Puts ten times as much into the purse `mirror` as was put into any other.
 pub struct Mirror;
 

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::row::{Command, Deadline, InstanceRow, Origin};
 use crate::event::CommandId;
 use crate::process_manager::{
-    DeadlineChange, InstanceStates, MAX_DEADLINES_AN_INSTANCE, Misuse, Next, OutgoingCommand, Reaction,
+    DeadlineChange, InstanceStates, MAX_DEADLINES_AN_INSTANCE, Misuse, Next, OutgoingCommand, Parts, Reaction,
 };
 
 /// Names an instance; shared by the indexes.
@@ -187,7 +187,7 @@ impl<S: Serialize + DeserializeOwned> Book<S> {
     /// # Errors
     /// [`Misuse`] when it cannot be carried out.
     pub(crate) fn take(&mut self, key: &str, reaction: Reaction<S>, cause: Cause) -> Result<(), Misuse> {
-        let (next, commands, deadlines) = reaction.checked()?;
+        let Parts { next, commands, deadlines } = reaction.checked()?;
         if matches!(next, Next::Same) && commands.is_empty() && deadlines.is_empty() {
             return Ok(());
         }

@@ -87,10 +87,10 @@ impl<M: ProcessManager> Running<M> {
             .await?;
         self.saves.saved_at = checkpoint.as_ref().map(|checkpoint| checkpoint.position);
         self.runner.checkpoint.store(self.saves.saved_at.unwrap_or_default().0, Ordering::Release);
-        let Some(checkpoint) = checkpoint else { return Ok(self.from_the_first_event()) };
+        let Some(checkpoint) = checkpoint else { return Ok(self.start_at_the_first_event()) };
         if !is_in_the_log(&*store, &checkpoint).await? {
             warn!(process_manager = M::NAME, "the checkpoint is not of this log; starting from the first event");
-            return Ok(self.from_the_first_event());
+            return Ok(self.start_at_the_first_event());
         }
         // Sorted, so that equal rows are worked in equal order.
         rows.sort_by(|a: &InstanceRow, b| a.key.cmp(&b.key));
@@ -111,13 +111,13 @@ impl<M: ProcessManager> Running<M> {
             }
             Err(error) => {
                 warn!(process_manager = M::NAME, error, "an instance cannot be read; starting from the first event");
-                Ok(self.from_the_first_event())
+                Ok(self.start_at_the_first_event())
             }
         }
     }
 
     /// What was sent before has its outcome under the same ids.
-    fn from_the_first_event(&mut self) -> Book<M::State> {
+    fn start_at_the_first_event(&mut self) -> Book<M::State> {
         self.saves.replace_all = true;
         (self.position, self.chain_hash) = (GlobalPosition::START, ChainHash::START);
         Book::empty(M::NAME)
