@@ -13,6 +13,7 @@ use chrono::TimeDelta;
 use essaim::engine::ProjectionState;
 use essaim::prelude::*;
 use essaim::testing::{AppendFault, FaultyStore};
+use futures::future::join_all;
 use managers::{Ahead, Clerk, Mirror, Place, Successor, amounts, log, note, puts, settled, start};
 use support::{Purse, eventually};
 
@@ -144,6 +145,11 @@ async fn what_cancels_a_deadline_counts_also_when_the_engine_went_down_before_it
     engine.shutdown(Duration::from_secs(20)).await;
     // Without its manager: the event that cancels lies behind the manager's position.
     let engine = place.engine_with(|builder| builder.aggregate::<Purse>()).await;
+    // And behind more than is read from the store at a time.
+    for _ in 0..5 {
+        let ids: Vec<_> = (0..500).map(Purse::id).collect();
+        join_all(ids.iter().map(|id| engine.execute(id, note("nothing")))).await;
+    }
     engine.execute(&Purse::id("a"), note("never")).await.unwrap();
     engine.shutdown(Duration::from_secs(20)).await;
 

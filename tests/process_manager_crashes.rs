@@ -76,7 +76,7 @@ impl World {
                 let engine = start(async || Arc::clone(&store) as _, build).await;
                 work(&engine).await;
             };
-            let patience = Duration::from_secs(if self.is_virtual() { 1_000_000 } else { 300 });
+            let patience = Duration::from_secs(if self.is_virtual() { 5_000 } else { 300 });
             let is_done = tokio::select! {
                 biased;
                 () = faults.stopped() => false,
