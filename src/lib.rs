@@ -3,7 +3,7 @@
 //! log in Postgres or SQLite, and supervised projections keep hot read models beside it.
 //!
 //! ```text
-//! actors run it       src/actors/       supervision tree, dispatcher, aggregates, journal, feed, projections
+//! actors run it       src/actors/       supervision tree, dispatcher, aggregates, journal, feed, projections, process managers
 //! store keeps it      src/store/        the log, outcomes, claims, snapshots, read tables: memory, SQLite, Postgres
 //! projections show it src/projections/  what a read model is, and the built-in ones
 //! domain decides it   src/domain/       payments: pure, one aggregate a file
@@ -24,6 +24,7 @@ pub mod engine;
 pub mod event;
 pub mod health;
 pub mod limits;
+pub mod process_manager;
 pub mod projections;
 pub mod store;
 pub mod stream;
@@ -38,6 +39,7 @@ pub mod prelude {
     pub use crate::engine::{Engine, EngineBuilder, StartError, UpTo};
     pub use crate::event::{CommandId, RecordedEvent, TypedEvent};
     pub use crate::limits::Limits;
+    pub use crate::process_manager::{Due, ProcessManager, ReactTo, Reaction, Reactions};
     pub use crate::projections::read_model::{ReadError, ReadModel, View};
     pub use crate::projections::{
         Column, ColumnKind, Index, JsonRow, ProjectFrom, Projection, Row, RowError, Rows, Sources, Value, Values,
