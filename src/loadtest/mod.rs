@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! history  what a run remembers of every command and read
+//! checker  holds the history against the log and the read models
 //! results  a finished run: figures, settings, findings, verdict
 //! ```
 
+pub mod checker;
 pub mod history;
 pub mod results;
