@@ -27,7 +27,7 @@ pub(super) struct Change {
     pub(super) name: &'static str,
     pub(super) before: String,
     pub(super) now: String,
-    /// E.g. `+12.3 %`; `–` where there is nothing to divide by.
+    /// E.g. `+12.3 %`; `from 0` or `–` where there is nothing to divide by.
     pub(super) change: String,
     pub(super) trend: Trend,
 }
@@ -126,7 +126,11 @@ fn change(now: &Figure, before: &Figure) -> Change {
         }
         _ => Trend::Same,
     };
-    let change = ratio.map_or_else(|| "–".to_owned(), percent);
+    let change = match ratio {
+        Some(ratio) => percent(ratio),
+        None if appeared => "from 0".to_owned(),
+        None => "–".to_owned(),
+    };
     Change { name: now.name, before: show(before), now: show(now), change, trend }
 }
 
@@ -204,7 +208,7 @@ mod tests {
 
         let change = change_of("errors", &now, &run(1_000.0, 1, 1)).unwrap();
 
-        assert_eq!((change.change.as_str(), change.trend), ("–", Trend::Worse));
+        assert_eq!((change.change.as_str(), change.trend), ("from 0", Trend::Worse));
     }
 
     #[test]

@@ -28,10 +28,15 @@ pub(super) fn number(number: f64) -> String {
 /// `850 µs`, `1.25 ms`, `2.35 s`.
 pub(super) fn micros(micros: f64) -> String {
     match micros {
-        _ if micros < 1_000.0 => format!("{} µs", number(micros.round())),
+        _ if micros < 999.5 => format!("{micros:.0} µs"),
         _ if micros < 1_000_000.0 => format!("{} ms", number(micros / 1_000.0)),
         _ => format!("{} s", number(micros / 1_000_000.0)),
     }
+}
+
+/// Microseconds that were measured; 0 stands for nothing to measure.
+pub(super) fn latency(micros: u64) -> String {
+    if micros == 0 { "–".to_owned() } else { self::micros(precise(micros)) }
 }
 
 /// `512 B`, `310 MiB`.
@@ -87,6 +92,7 @@ mod tests {
     #[test]
     fn times_and_sizes_have_the_unit_that_fits() {
         assert_eq!([850.0, 1_250.0, 125_000.0, 2_350_000.0].map(micros), ["850 µs", "1.25 ms", "125 ms", "2.35 s"]);
+        assert_eq!([0, 42].map(latency), ["–", "42 µs"]);
         assert_eq!([512, 325_058_560].map(bytes), ["512 B", "310 MiB"]);
         assert_eq!([10.0, 2.5, 120.0, 245.0].map(seconds), ["10 s", "2.50 s", "2 min", "4 min 5 s"]);
     }

@@ -90,6 +90,19 @@ fn a_run_that_passed_and_one_that_failed_say_so_first() {
 }
 
 #[test]
+fn a_run_that_failed_is_never_said_to_have_nothing_amiss() {
+    let verification = Some(Verification { counts: [("lost".to_owned(), 1)].into(), ..Verification::default() });
+    let failed = Results { verdict: Verdict::default(), ..run() };
+    let found = Results { verification, ..run() };
+
+    for results in [&failed, &Results { verification: Some(Verification::default()), ..failed.clone() }, &found] {
+        let page = render(results, None);
+        assert!(!page.contains("log: nothing is amiss") && !page.contains("was not verified"));
+    }
+    assert!(!render(&found, None).contains("Each acknowledged command is in the log exactly once"));
+}
+
+#[test]
 fn every_finding_stands_on_the_page() {
     let mut results = run();
     let sentence = "pay of till-a is in the log twice";

@@ -55,7 +55,7 @@ pub(super) fn kinds(html: &mut Html, results: &Results) {
     figures_cells(html, &results.totals);
     html.markup("</tfoot></table></div>\n");
     if let Some(visible) = &results.visible {
-        let micros = |value| format::micros(format::precise(value));
+        let micros = format::latency;
         html.markup("<p class=\"note\">From commit to visible in the read model: p50 ")
             .text(micros(visible.p50_micros));
         html.markup(", p99 ").text(micros(visible.p99_micros)).markup(", slowest ").text(micros(visible.max_micros));
@@ -94,7 +94,7 @@ pub(super) fn peak(html: &mut Html, results: &Results) {
         html.text(format::number(step.reached_per_second)).markup("/s</td>");
         let Latency { p50_micros, p99_micros, max_micros, .. } = step.latency;
         for value in [p50_micros, p99_micros, max_micros] {
-            html.markup("<td>").text(format::micros(format::precise(value))).markup("</td>");
+            html.markup("<td>").text(format::latency(value)).markup("</td>");
         }
         html.markup("<td>").text(format::count(step.errors)).markup("</td>");
         html.markup(if step.held {
@@ -194,10 +194,11 @@ fn figures_cells(html: &mut Html, figures: &Figures) {
     let latency = &figures.latency;
     html.markup("<td>").text(format::count(figures.answered)).markup("</td><td>");
     html.text(format::number(figures.per_second)).markup("</td><td>");
-    html.text(format::micros(latency.mean_micros)).markup("</td>");
+    html.text(if latency.max_micros == 0 { "–".to_owned() } else { format::micros(latency.mean_micros) });
+    html.markup("</td>");
     let Latency { p50_micros, p90_micros, p99_micros, p999_micros, max_micros, .. } = *latency;
     for value in [p50_micros, p90_micros, p99_micros, p999_micros, max_micros] {
-        html.markup("<td>").text(format::micros(format::precise(value))).markup("</td>");
+        html.markup("<td>").text(format::latency(value)).markup("</td>");
     }
     html.markup(if figures.error_count() > 0 { "<td class=\"bad\">" } else { "<td>" });
     html.text(format::count(figures.error_count())).markup("</td></tr>\n");
