@@ -8,6 +8,7 @@
 //! projections show it src/projections/  what a read model is, and the built-in ones
 //! domain decides it   src/domain/       payments: pure, one aggregate a file
 //! daemon exposes it   src/daemon/       HTTP, configuration, command line
+//! loadtest proves it  src/loadtest/     load, the checker that holds every answer against the log, the report
 //! ```
 //!
 //! The way in is [`engine::Engine`]; [`prelude`] has what most programs need. `examples/account.rs` is a whole program.
@@ -24,6 +25,8 @@ pub mod engine;
 pub mod event;
 pub mod health;
 pub mod limits;
+#[cfg(feature = "loadtest")]
+pub mod loadtest;
 pub mod process_manager;
 pub mod projections;
 pub mod store;

@@ -103,6 +103,12 @@ fn anyhow_lives_in_main_only() {
 }
 
 #[test]
+fn the_checker_knows_answers_and_log_only() {
+    let bound = |name: &str| name.starts_with("loadtest/checker") || name == "loadtest/history.rs";
+    never("the checker shares nothing with what it checks", bound, &["crate::engine", "crate::actors", "crate::store"]);
+}
+
+#[test]
 fn features_stand_on_mod_lines_and_in_the_one_constructor_by_url() {
     let breaches: Vec<String> = sources()
         .into_iter()
