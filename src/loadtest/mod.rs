@@ -1,9 +1,36 @@
-//! This file lists the parts of the load-test harness.
+//! This file draws the load-test harness: what bears load, what is measured of it, and what is proven afterwards.
 //!
 //! ```text
-//! history  what a run remembers of every command and read
-//! results  a finished run: figures, settings, findings, verdict
+//! cli          what was asked for            error       why it cannot be done, and the exit codes
+//! ├─ workload  payments, mixed, cold; meter has its own aggregate and the workloads that need it
+//! ├─ target    an engine in this process (counted: its group commits), or a daemon over HTTP
+//! ├─ run       fill, warm up, measure, settle, verify
+//! │  ├─ schedule, pacer   when operations begin: closed, open, or faster and faster
+//! │  ├─ session           callers at work: keys, retries, times, what is remembered (history)
+//! │  └─ measure, observe  counts; one interval a second; progress
+//! ├─ verify    reads the log back for the checker
+//! └─ results   a finished run: figures, settings, findings, verdict; thresholds, machine
 //! ```
 
+pub mod cli;
+mod counted;
+pub mod error;
 pub mod history;
+mod machine;
+mod measure;
+mod observe;
+mod output;
+mod pacer;
+pub mod progress;
+mod quantity;
+pub mod random;
 pub mod results;
+pub mod run;
+pub mod schedule;
+mod session;
+mod setup;
+mod summary;
+pub mod target;
+pub mod thresholds;
+mod verify;
+pub mod workload;
