@@ -12,7 +12,7 @@ use super::output;
 use super::progress::Progress;
 use super::quantity;
 use super::results::{Results, Setting, Settings};
-use super::run::{Plan, run};
+use super::run::{On, Plan, run};
 use super::schedule::{Arrivals, Schedule};
 use super::setup::Setup;
 use super::summary;
@@ -74,8 +74,12 @@ pub struct Flags {
     /// How many aggregates there are, where the workload has a population [default: as the workload needs]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     aggregates: Option<u64>,
+    /// How many events are there beforehand: in the longest stream, or in the log to rebuild from [default: 100000;
+    /// 200000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    events: Option<u64>,
     /// How unevenly the workload `hot` picks them, as Zipf's exponent [default: all on one]
-    #[arg(long, value_name = "EXPONENT")]
+    #[arg(long, value_name = "EXPONENT", value_parser = quantity::exponent)]
     skew: Option<f64>,
     /// Hold every answer against the log afterwards
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_value = "true",
@@ -132,6 +136,26 @@ pub(crate) enum WorkloadName {
     Mixed,
     /// Commands to payments that are not in memory
     Cold,
+    /// Readings of many meters; this and those below run in this process only
+    Spread,
+    /// Readings of one meter, or of few far more often than of most (--skew)
+    Hot,
+    /// Readings of meters with short, longer and very long streams
+    LongStreams,
+    /// A read model built anew from the first event, again and again
+    Rebuild,
+}
+
+impl WorkloadName {
+    /// Whether a daemon can run it.
+    pub(crate) fn is_of_payments(self) -> bool {
+        matches!(self, Self::Payments | Self::Mixed | Self::Cold)
+    }
+
+    /// As it is typed.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -173,10 +197,15 @@ pub async fn load(flags: Flags, surroundings: Surroundings) -> Result<(), LoadEr
     let setup = Setup::make(&flags.wanted(&plan), surroundings).await?;
     let progress = Progress::on_stderr();
     let interrupt = interrupted();
-    let ran = run(&plan, Arc::clone(&setup.workload), Arc::clone(&setup.target), &progress, interrupt).await;
-    setup.target.close().await;
-    let settings = flags.settings(&plan, &setup);
-    let results = summary::results(ran?, settings, &setup.store, Vec::new(), &flags.require);
+    let on = On {
+        workload: Arc::clone(&setup.workload),
+        target: Arc::clone(&setup.target),
+        daemon: setup.daemon.clone(),
+    };
+    let ran = run(&plan, on, &progress, interrupt).await;
+    progress.finish();
+    setup.close().await;
+    let results = summary::results(ran?, flags.settings(&plan, &setup), &setup.store, &flags.require);
     flags.show(&results, baseline.as_ref())
 }
 
@@ -205,6 +234,7 @@ pub(crate) struct Wanted {
     pub(crate) refusals: f64,
     pub(crate) reads: f64,
     pub(crate) aggregates: Option<u64>,
+    pub(crate) events: Option<u64>,
     pub(crate) skew: Option<f64>,
     pub(crate) kill_every: Option<Duration>,
 }
@@ -227,6 +257,8 @@ impl Flags {
             (None, None) if arrivals != Arrivals::Constant => {
                 return Err(LoadError::Usage("--arrivals is for an open loop: add --rate, or --find-peak".into()));
             }
+            // One rebuild is enough for a machine.
+            (None, None) if self.workload == WorkloadName::Rebuild => Schedule::Closed { callers: callers(1) },
             (None, None) => Schedule::Closed { callers: callers(CALLERS) },
         };
         let default = if self.find_peak.is_some() { STEP } else { Duration::from_secs(10) };
@@ -249,6 +281,7 @@ impl Flags {
             refusals: self.refusals,
             reads: self.reads,
             aggregates: self.aggregates,
+            events: self.events,
             skew: self.skew,
             kill_every: self.kill_every,
         }
@@ -257,7 +290,7 @@ impl Flags {
     fn settings(&self, plan: &Plan, setup: &Setup) -> Settings {
         let other = |name: &str, value: String| Setting { name: name.to_owned(), value };
         let mut others = vec![other("idempotency_keys", plan.is_kept.to_string())];
-        if self.workload != WorkloadName::Cold {
+        if matches!(self.workload, WorkloadName::Payments | WorkloadName::Mixed) {
             others.push(other("refusals", format!("{}%", self.refusals * 100.0)));
         }
         if self.workload == WorkloadName::Mixed {
@@ -266,7 +299,7 @@ impl Flags {
         others.extend(setup.others.iter().cloned());
         Settings {
             workload: setup.workload.name().to_owned(),
-            target: if self.url.is_some() { setup.target.describe() } else { setup.kind.to_owned() },
+            target: self.url.as_ref().map_or_else(|| setup.kind.to_owned(), |_| setup.target.describe()),
             database: setup.database.clone(),
             schedule: plan.schedule.name().to_owned(),
             callers: plan.schedule.callers() as u64,

@@ -27,6 +27,14 @@ pub enum LoadError {
     /// The target cannot be reached, or is none.
     #[error(transparent)]
     Target(#[from] TargetError),
+    /// The daemon of the harness's own ended instead of serving.
+    #[error("the daemon did not start: {said}")]
+    Daemon {
+        /// What it said last.
+        said: String,
+        /// What it ended with.
+        exit_code: u8,
+    },
     /// Something could not be read or written.
     #[error("{what}")]
     Io {
@@ -50,6 +58,7 @@ impl LoadError {
         match self {
             Self::Usage(_) => 2,
             Self::NotEmpty { .. } => 3,
+            Self::Daemon { exit_code, .. } => *exit_code,
             Self::Store(error) if !error.is_transient() => 3,
             Self::Store(_) | Self::Target(_) | Self::Io { .. } | Self::Failed(_) | Self::NotMet(_) => 1,
         }

@@ -14,10 +14,12 @@
 
 pub mod cli;
 mod counted;
+mod daemon;
 pub mod error;
 pub mod history;
 mod machine;
 mod measure;
+pub mod meter;
 mod observe;
 mod output;
 mod pacer;

@@ -63,6 +63,15 @@ pub(crate) fn rate(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Reads an exponent of Zipf's law: 0 takes all alike.
+///
+/// # Errors
+/// A sentence that says what it must be.
+pub(crate) fn exponent(text: &str) -> Result<f64, String> {
+    let number = text.trim().parse::<f64>().ok().filter(|number| (0.0..=10.0).contains(number));
+    number.ok_or_else(|| format!("{text:?} is no exponent: from 0 (all alike) over 1 (Zipf's law) to 10"))
+}
+
 fn no_duration(text: &str) -> String {
     format!("{text:?} is no time: try 10s, 500ms or 2m")
 }

@@ -10,17 +10,18 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::daemon::{Kill, OwnDaemon};
 use super::error::LoadError;
 use super::measure::Tallies;
 use super::observe::{Cut, Observer, figures};
 use super::pacer::{Open, closed};
 use super::progress::Progress;
 use super::random::Random;
-use super::results::{Generator, Interval, Latency, PeakSearch, PeakStep, Verification};
+use super::results::{Generator, Interval, Latency, PeakSearch, PeakStep, Restart, Verification};
 use super::schedule::peak::Search;
 use super::schedule::{Arrivals, Moments, Schedule};
 use super::session::{Seeds, Session};
@@ -56,10 +57,18 @@ pub struct Plan {
     pub allow_existing: bool,
 }
 
+/// What a run is about.
+pub(crate) struct On {
+    pub(crate) workload: Arc<dyn Workload>,
+    pub(crate) target: Arc<dyn Target>,
+    /// To be killed this often.
+    pub(crate) daemon: Option<(Arc<OwnDaemon>, Duration)>,
+}
+
 /// What came of a run.
 pub(crate) struct Outcome {
     pub(crate) started_at: DateTime<Utc>,
-    pub(crate) began: Option<Instant>,
+    pub(crate) restarts: Vec<Restart>,
     pub(crate) measured: Measured,
     pub(crate) intervals: Vec<Interval>,
     pub(crate) cut: Option<Cut>,
@@ -86,11 +95,11 @@ pub(crate) struct Measured {
 /// [`LoadError`] when it cannot begin. Whatever happens later ends in an outcome.
 pub(crate) async fn run(
     plan: &Plan,
-    workload: Arc<dyn Workload>,
-    target: Arc<dyn Target>,
+    on: On,
     progress: &Progress,
     interrupt: CancellationToken,
 ) -> Result<Outcome, LoadError> {
+    let On { workload, target, daemon } = on;
     let before = begin(plan, &*target).await?;
     let names = SystemClock.random_id().as_u64_pair().0;
     let seeds = Seeds { seed: plan.seed, names };
@@ -98,9 +107,13 @@ pub(crate) async fn run(
     fill(&session, progress, &interrupt).await?;
     let started_at = SystemClock.now();
     let mut observer = Observer::new(&session, progress, interrupt.clone());
-    let (mut measured, cut) = load(plan, &session, &mut observer, progress).await;
-    let (began, intervals) = (observer.began(), observer.into_intervals());
-    progress.phase("waiting for the last answers");
+    let killer = daemon.map(|(daemon, every)| Killer::start(daemon, every, &session));
+    let (mut measured, cut) = load(plan, &session, &mut observer, progress, killer.as_ref()).await;
+    let restarts = match killer {
+        Some(killer) => killer.restarts(observer.began()).await,
+        None => Vec::new(),
+    };
+    let intervals = observer.into_intervals();
     let late_answers = session.measures.take();
     measured.in_time = measured.tallies.total().latencies.len();
     if measured.peak.is_none() {
@@ -118,8 +131,36 @@ pub(crate) async fn run(
             Some(verify(session.take_history(), &*target, before).await)
         }
     };
-    progress.finish();
-    Ok(Outcome { started_at, began, measured, intervals, cut, abandoned, verification, durability })
+    Ok(Outcome { started_at, restarts, measured, intervals, cut, abandoned, verification, durability })
+}
+
+/// Kills the daemon while the load goes on.
+struct Killer {
+    stop: CancellationToken,
+    kills: JoinHandle<Vec<Kill>>,
+}
+
+impl Killer {
+    fn start(daemon: Arc<OwnDaemon>, every: Duration, session: &Arc<Session>) -> Self {
+        let stop = CancellationToken::new();
+        let kills = tokio::spawn(daemon.kill_every(every, Arc::clone(session), stop.clone()));
+        Self { stop, kills }
+    }
+
+    /// The kills, by when they were since the measurement began; those before have negative times.
+    async fn restarts(self, began: Option<Instant>) -> Vec<Restart> {
+        self.stop.cancel();
+        let kills = self.kills.await.unwrap_or_default();
+        let since = |at: Instant, began: Instant| match at.checked_duration_since(began) {
+            Some(after) => after.as_secs_f64(),
+            None => -(began - at).as_secs_f64(),
+        };
+        let restart = |kill: Kill| Restart {
+            at_seconds: began.map_or(0.0, |began| since(kill.at, began)),
+            down_seconds: kill.down.map(|down| down.as_secs_f64()),
+        };
+        kills.into_iter().map(restart).collect()
+    }
 }
 
 /// Looks whether the target is there, and empty where it must be; how far its log is.
@@ -158,6 +199,7 @@ async fn load(
     session: &Arc<Session>,
     observer: &mut Observer<'_>,
     progress: &Progress,
+    killer: Option<&Killer>,
 ) -> (Measured, Option<Cut>) {
     match plan.schedule {
         Schedule::Closed { callers } => {
@@ -165,7 +207,7 @@ async fn load(
             let work = tokio::spawn(async move { closed(&session_of_callers, callers).await });
             let (measured, cut) = warm_up_and_measure(plan, observer, progress).await;
             session.is_over.store(true, Ordering::Release);
-            settle(session, work, cut.as_ref()).await;
+            settle(session, work, cut.as_ref(), killer, progress).await;
             (measured, cut)
         }
         Schedule::Open { rate, arrivals, callers } => {
@@ -174,7 +216,7 @@ async fn load(
             let (mut measured, cut) = warm_up_and_measure(plan, observer, progress).await;
             let skipped = open.waiting();
             open.end();
-            settle(session, work, cut.as_ref()).await;
+            settle(session, work, cut.as_ref(), killer, progress).await;
             measured.generator = Some(generator(&measured.tallies, skipped));
             (measured, cut)
         }
@@ -205,7 +247,17 @@ async fn warm_up_and_measure(
 }
 
 /// Waits for what is under way; not for answers of a target that is gone.
-async fn settle(session: &Session, mut work: tokio::task::JoinHandle<()>, cut: Option<&Cut>) {
+async fn settle(
+    session: &Session,
+    mut work: JoinHandle<()>,
+    cut: Option<&Cut>,
+    killer: Option<&Killer>,
+    progress: &Progress,
+) {
+    progress.phase("waiting for the last answers");
+    if let Some(killer) = killer {
+        killer.stop.cancel();
+    }
     let patience = if let Some(Cut::Gone(_)) = cut { Duration::ZERO } else { SETTLE };
     if tokio::time::timeout(patience, &mut work).await.is_err() {
         session.abandoned.cancel();
@@ -250,7 +302,7 @@ async fn find_peak(
         };
         let skipped = open.waiting();
         open.end();
-        settle(session, work, ended.as_ref()).await;
+        settle(session, work, ended.as_ref(), None, progress).await;
         cut = ended;
         if cut.is_some() {
             break;

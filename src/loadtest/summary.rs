@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::machine;
 use super::measure::Tallies;
 use super::observe::{Cut, figures};
-use super::results::{FORMAT, Latency, Percentile, Restart, Results, Setting, Settings, Verdict};
+use super::results::{FORMAT, Latency, Percentile, Results, Setting, Settings, Verdict};
 use super::run::Outcome;
 use super::thresholds::Requirement;
 
@@ -27,10 +27,9 @@ pub(crate) fn results(
     outcome: Outcome,
     settings: Settings,
     store: &str,
-    restarts: Vec<Restart>,
     requirements: &[Requirement],
 ) -> Results {
-    let Outcome { started_at, measured, intervals, cut, abandoned, verification, durability, .. } = outcome;
+    let Outcome { started_at, measured, intervals, cut, abandoned, restarts, verification, durability } = outcome;
     let tallies = measured.tallies;
     let total = tallies.total();
     let mut totals = figures(&total, measured.seconds);
