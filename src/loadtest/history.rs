@@ -90,22 +90,24 @@ struct Streams {
     names: Vec<StreamId>,
 }
 
+/// A command as the checker sorts and scans it.
 #[derive(Debug, Clone, Copy)]
-struct PackedCommand {
-    command: CommandId,
-    begun_nanos: u64,
-    position: u64,
+pub(super) struct PackedCommand {
+    pub(super) command: CommandId,
+    pub(super) begun_nanos: u64,
+    pub(super) position: u64,
     took_micros: u32,
-    stream: u32,
-    version: u32,
+    pub(super) stream: u32,
+    pub(super) version: u32,
     /// The number of events, or of the refusal's code.
     events_or_code: u16,
     kind: u8,
-    ending: EndingKind,
+    pub(super) ending: EndingKind,
 }
 
+/// [`Ending`] without what it carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum EndingKind {
+pub(super) enum EndingKind {
     Acknowledged,
     Unchanged,
     Refused,
@@ -113,14 +115,27 @@ enum EndingKind {
     Unknown,
 }
 
+/// A read as the checker sorts and scans it.
 #[derive(Debug, Clone, Copy)]
-struct PackedRead {
-    token: u64,
+pub(super) struct PackedRead {
+    pub(super) token: u64,
     begun_nanos: u64,
-    answered_at: u64,
+    pub(super) answered_at: u64,
     took_micros: u32,
-    stream: u32,
-    seen: u32,
+    pub(super) stream: u32,
+    pub(super) seen: u32,
+}
+
+impl PackedCommand {
+    /// How many events were acknowledged; 0 for every other ending.
+    pub(super) fn acknowledged_events(&self) -> u16 {
+        if self.ending == EndingKind::Acknowledged { self.events_or_code } else { 0 }
+    }
+
+    /// When its answer was there, in nanoseconds, rounded up to a whole microsecond after its begin.
+    pub(super) fn answered_nanos(&self) -> u64 {
+        self.begun_nanos.saturating_add(u64::from(self.took_micros) * 1_000)
+    }
 }
 
 impl History {
@@ -203,6 +218,39 @@ impl History {
         self.reads.iter().map(|packed| self.unpack_read(packed))
     }
 
+    /// The commands as they are kept.
+    pub(super) fn packed_commands(&self) -> &[PackedCommand] {
+        &self.commands
+    }
+
+    /// The reads as they are kept.
+    pub(super) fn packed_reads(&self) -> &[PackedRead] {
+        &self.reads
+    }
+
+    /// The command at this place in [`History::packed_commands`].
+    pub(super) fn command_at(&self, place: usize) -> CommandRecord {
+        self.unpack(&self.commands[place])
+    }
+
+    /// The code of a refused command.
+    pub(super) fn refusal_code(&self, packed: &PackedCommand) -> &str {
+        match packed.ending {
+            EndingKind::Refused => &self.codes[usize::from(packed.events_or_code)],
+            _ => "",
+        }
+    }
+
+    /// Every stream that a command or read named; packed entries refer to a place in this list.
+    pub(super) fn streams(&self) -> &[StreamId] {
+        &self.streams.names
+    }
+
+    /// The place of a stream in [`History::streams`].
+    pub(super) fn stream_number(&self, stream: &StreamId) -> Option<u32> {
+        self.streams.numbers.get(stream).copied()
+    }
+
     fn unpack(&self, packed: &PackedCommand) -> CommandRecord {
         let (version, position) = (Version(packed.version.into()), GlobalPosition(packed.position));
         let begun = Duration::from_nanos(packed.begun_nanos);
@@ -264,4 +312,72 @@ fn nanos(since_start: Duration) -> u64 {
 fn took_micros(begun: Duration, answered: Duration) -> u32 {
     let took_nanos = answered.saturating_sub(begun).as_nanos();
     u32::try_from(took_nanos.div_ceil(1_000)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn command(number: u128, key: &str, kind: &'static str, ending: Ending) -> CommandRecord {
+        let (begun, answered) = (Duration::from_micros(5), Duration::from_micros(105));
+        let (command, stream) = (CommandId(Uuid::from_u128(number)), StreamId::new("till", key));
+        CommandRecord { command, stream, kind, begun, answered, ending }
+    }
+
+    fn refused(code: &str) -> Ending {
+        Ending::Refused { code: code.to_owned() }
+    }
+
+    #[test]
+    fn what_two_workers_recorded_reads_the_same_once_joined() {
+        let (position, version) = (GlobalPosition(u64::from(u32::MAX) + 9), Version(7));
+        let mine = [
+            command(1, "a", "open", Ending::Acknowledged { version, position, events: 3 }),
+            command(2, "b", "pay", refused("closed")),
+            command(3, "b", "pay", Ending::NotExecuted),
+        ];
+        let theirs = [
+            command(4, "b", "pay", refused("empty")),
+            command(5, "c", "open", refused("closed")),
+            command(6, "a", "close", Ending::Unchanged { version, position }),
+            command(7, "a", "close", Ending::Unknown),
+        ];
+        let read = ReadRecord {
+            stream: StreamId::new("till", "c"),
+            token: GlobalPosition(3),
+            begun: Duration::from_secs(70),
+            answered: Duration::from_secs(71),
+            answered_at: GlobalPosition(4),
+            seen: Version(2),
+        };
+        let (mut one, mut other) = (History::default(), History::default());
+        mine.iter().for_each(|record| one.command(record.clone()));
+        theirs.iter().for_each(|record| other.command(record.clone()));
+        other.read(read.clone());
+
+        one.absorb(other);
+
+        assert_eq!(one.commands().collect::<Vec<_>>(), [&mine[..], &theirs].concat());
+        assert_eq!(one.reads().collect::<Vec<_>>(), [read]);
+        assert_eq!((one.command_count(), one.read_count()), (7, 1));
+    }
+
+    #[test]
+    fn an_answer_is_never_remembered_as_earlier_than_it_came() {
+        let mut history = History::default();
+        let (begun, answered) = (Duration::from_nanos(1_001), Duration::from_nanos(2_002));
+        history.command(CommandRecord { begun, answered, ..command(1, "a", "open", Ending::Unknown) });
+
+        let remembered = history.commands().next().unwrap();
+
+        // 1,001 ns later, rounded up to 2 µs.
+        assert_eq!((remembered.begun, remembered.answered), (begun, Duration::from_nanos(3_001)));
+    }
+
+    #[test]
+    fn entries_are_as_small_as_the_module_says() {
+        assert_eq!((size_of::<PackedCommand>(), size_of::<PackedRead>()), (48, 40));
+    }
 }

@@ -8,10 +8,11 @@
 //! │  ├─ schedule, pacer   when operations begin: closed, open, or faster and faster
 //! │  ├─ session           callers at work: keys, retries, times, what is remembered (history)
 //! │  └─ measure, observe  counts; one interval a second; progress
-//! ├─ verify    reads the log back for the checker
+//! ├─ verify    reads the log back; checker holds the history against it and the read models
 //! └─ results   a finished run: figures, settings, findings, verdict; thresholds, machine
 //! ```
 
+pub mod checker;
 pub mod cli;
 mod counted;
 mod daemon;

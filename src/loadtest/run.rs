@@ -14,6 +14,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::checker::Others;
 use super::daemon::{Kill, OwnDaemon};
 use super::error::LoadError;
 use super::measure::Tallies;
@@ -128,10 +129,15 @@ pub(crate) async fn run(
         }
         _ => {
             progress.phase("holding every answer against the log");
-            Some(verify(session.take_history(), &*target, before).await)
+            Some(verify(session.take_history(), &*target, before, others(plan)).await)
         }
     };
     Ok(Outcome { started_at, restarts, measured, intervals, cut, abandoned, verification, durability })
+}
+
+/// Who needs an empty log has it to itself.
+fn others(plan: &Plan) -> Others {
+    if plan.allow_existing { Others::OnOtherStreams } else { Others::None }
 }
 
 /// Kills the daemon while the load goes on.

@@ -133,17 +133,17 @@ async fn embedded(wanted: &Wanted, surroundings: Surroundings) -> Result<Setup, 
     let store = store::open(&url, options).await?;
     let database = store.describe();
     let builder = Engine::builder_shared(store).limits(limits(wanted, surroundings.limits));
-    let (workload, target, others): (Arc<dyn Workload>, Embedded, Vec<Setting>) = if wanted.workload.is_of_payments() {
+    let (workload, target, others): (Arc<dyn Workload>, Arc<dyn Target>, Vec<Setting>) = if wanted.workload.is_of_payments() {
         let engine = builder.aggregate::<Payment>().projection(PaymentSummaries).start().await?;
-        let target = Embedded::new::<PaymentSummaries>(engine, counted);
-        let (workload, others) = payments(wanted, Arc::new(target.clone()));
+        let target = Arc::new(Embedded::new(engine, PaymentSummaries, counted));
+        let (workload, others) = payments(wanted, Arc::clone(&target) as Arc<dyn Payments>);
         (workload, target, others)
     } else {
         let engine = builder.aggregate::<Meter>().projection(MeterTotals).start().await?;
         let (workload, others) = meters(wanted, &engine);
-        (workload, Embedded::new::<MeterTotals>(engine, counted), others)
+        (workload, Arc::new(Embedded::new(engine, MeterTotals, counted)), others)
     };
-    let (target, store) = (Arc::new(target), kind_of(&url));
+    let store = kind_of(&url);
     Ok(Setup { workload, target, kind: "embedded", database, store, others, daemon: None, _folder: folder })
 }
 

@@ -8,6 +8,7 @@
 use async_trait::async_trait;
 use uuid::Uuid;
 
+use super::checker::{Findings, LoggedEvent};
 use super::workload::{Answer, Attempt};
 use crate::domain::payment::PaymentCommand;
 use crate::stream::GlobalPosition;
@@ -28,8 +29,6 @@ pub trait Payments: Send + Sync + 'static {
 /// One look at a running target; what it does not tell is none.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Look {
-    /// How far the log is.
-    pub head: Option<u64>,
     /// How many events the slowest projection is behind.
     pub lag_events: Option<u64>,
     /// Memory of the process that runs the engine.
@@ -42,21 +41,6 @@ pub struct Look {
     pub batch_commands: Option<u64>,
     /// Commands in the largest batch since the last look.
     pub batch_max: Option<u64>,
-}
-
-/// One event as it stands in the log, with what a verification needs of it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LoggedEvent {
-    /// Its place in the log.
-    pub position: u64,
-    /// `category-key`.
-    pub stream: String,
-    /// Its place in its stream.
-    pub version: u64,
-    /// Its type.
-    pub event_type: String,
-    /// The command that made it.
-    pub command_id: Uuid,
 }
 
 /// Why a target cannot be asked.
@@ -76,15 +60,13 @@ pub enum TargetError {
     },
 }
 
-/// The digest of a read model as it is, and after a rebuild from the first event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Digests {
-    /// The projection.
-    pub name: String,
-    /// Position and digest of the hot rows.
-    pub hot: (u64, String),
-    /// Position and digest of the rows built anew.
-    pub rebuilt: (u64, String),
+/// Read models held against the log.
+#[derive(Debug, Clone, Default)]
+pub struct ReadModels {
+    /// Which ones.
+    pub names: Vec<String>,
+    /// What is amiss with them.
+    pub findings: Findings,
 }
 
 /// What a run is against, to be watched and verified.
@@ -114,11 +96,11 @@ pub trait Target: Send + Sync + 'static {
     /// [`TargetError`] when they cannot be read.
     async fn events(&self, after: GlobalPosition) -> Result<Vec<LoggedEvent>, TargetError>;
 
-    /// Waits until the read models show this position, and compares each with a rebuild.
+    /// Waits until the read models show this position, the last of the log, and compares each with what the log makes.
     ///
     /// # Errors
     /// [`TargetError`] when they cannot be asked, or do not get there.
-    async fn digests(&self, position: GlobalPosition) -> Result<Vec<Digests>, TargetError>;
+    async fn read_models(&self, position: GlobalPosition) -> Result<ReadModels, TargetError>;
 
     /// Names and values of the settings that make commits durable; empty when it does not say.
     async fn durability(&self) -> Vec<(String, String)>;

@@ -1,72 +1,66 @@
 //! This file works with an engine in this process.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{Digests, LoggedEvent, Look, Payments, Target, TargetError};
+use super::{Look, Payments, ReadModels, Target, TargetError};
 use crate::aggregate::Aggregate;
 use crate::domain::payment::{Payment, PaymentCommand};
 use crate::engine::Engine;
+use crate::loadtest::checker::LoggedEvent;
+use crate::loadtest::checker::read_models::Fold;
 use crate::loadtest::counted::Counted;
 use crate::loadtest::workload::{Answer, Attempt, Failed};
 use crate::projections::Projection;
 use crate::projections::payment_summaries::PaymentSummaries;
 use crate::projections::read_model::ReadError;
-use crate::store::LogFilter;
+use crate::store::{LogFilter, StoreError};
 use crate::stream::{GlobalPosition, Version};
 
 /// Events read back at a time.
 const PAGE: usize = 1_000;
-/// How long read models may take to reach the end of the log when the load is over.
+/// How long a read model may take to reach the end of the log when the load is over.
 const CATCH_UP: Duration = Duration::from_secs(60);
 /// How long the engine may take to drain.
 const DRAIN: Duration = Duration::from_secs(20);
 
-/// Waits until a read model shows a position; false when it does not get there.
-type Shows = fn(Engine, GlobalPosition) -> Pin<Box<dyn Future<Output = bool> + Send>>;
-
-/// An engine in this process.
+/// An engine in this process, with the read model that shows what is done.
 #[derive(Clone)]
-pub struct Embedded {
+pub struct Embedded<P> {
     engine: Engine,
+    projection: P,
     counted: Option<Arc<Counted>>,
-    shows: Shows,
 }
 
-impl Embedded {
-    /// This engine, whose commands `P` shows. The sizes of its group commits are those that `counted` records.
-    pub fn new<P: Projection>(engine: Engine, counted: Option<Arc<Counted>>) -> Self {
-        let shows: Shows = |engine, position| {
-            Box::pin(async move { engine.read_model::<P>().at_least(position).await.is_ok() })
-        };
-        Self { engine, counted, shows }
+impl<P: Projection + Clone> Embedded<P> {
+    /// This engine, whose commands `projection` shows. The sizes of its group commits are those that `counted` records.
+    pub fn new(engine: Engine, projection: P, counted: Option<Arc<Counted>>) -> Self {
+        Self { engine, projection, counted }
     }
 
-    /// The engine.
-    pub fn engine(&self) -> &Engine {
-        &self.engine
-    }
-
-    async fn caught_up(&self, position: GlobalPosition) -> Result<(), TargetError> {
-        const LOOK_AGAIN: Duration = Duration::from_millis(2);
-        let reached = async {
-            while self.engine.projections().iter().any(|projection| projection.position < position) {
-                tokio::time::sleep(LOOK_AGAIN).await;
+    /// What the log makes of the projection, up to this position.
+    async fn fold(&self, up_to: GlobalPosition) -> Result<Fold<P>, TargetError> {
+        let mut fold = Fold::new(self.projection.clone());
+        let mut after = GlobalPosition::START;
+        while after < up_to {
+            let page = self.engine.store().read_log(after, PAGE, &LogFilter::default()).await.map_err(unreadable)?;
+            for event in page.events.iter().take_while(|event| event.position <= up_to) {
+                let undecodable = |error| TargetError::Unexpected { what: format!("an event cannot be decoded: {error}") };
+                fold.apply(event).map_err(undecodable)?;
             }
-        };
-        tokio::time::timeout(CATCH_UP, reached).await.map_err(|_| TargetError::Unexpected {
-            what: format!("a read model did not reach position {position} within {CATCH_UP:?}"),
-        })
+            // A log that ends before its head is told by the checker.
+            let Some(last) = page.events.last() else { break };
+            after = last.position;
+        }
+        Ok(fold)
     }
 }
 
 #[async_trait]
-impl Payments for Embedded {
+impl Payments for Embedded<PaymentSummaries> {
     async fn execute(&self, id: Uuid, command: PaymentCommand, attempt: &Attempt) -> Answer {
         self.engine.execute_with(&Payment::id(id), command, attempt.options()).await.into()
     }
@@ -86,9 +80,9 @@ impl Payments for Embedded {
 }
 
 #[async_trait]
-impl Target for Embedded {
+impl<P: Projection + Clone> Target for Embedded<P> {
     fn describe(&self) -> String {
-        format!("{}, in this process", self.engine.store().describe())
+        self.engine.store().describe()
     }
 
     async fn probe(&self) -> Result<(), TargetError> {
@@ -101,7 +95,6 @@ impl Target for Embedded {
         let process = metrics_process::collector::collect();
         let totals = self.counted.as_ref().map(|counted| counted.totals());
         Look {
-            head: Some(head),
             lag_events: slowest.map(|position| head.saturating_sub(position)),
             resident_bytes: process.resident_memory_bytes,
             cpu_seconds: process.cpu_seconds_total,
@@ -112,40 +105,22 @@ impl Target for Embedded {
     }
 
     async fn head(&self) -> Result<GlobalPosition, TargetError> {
-        self.engine.store().head().await.map(|head| head.position).map_err(|error| unexpected("the head", &error))
+        self.engine.store().head().await.map(|head| head.position).map_err(unreadable)
     }
 
     async fn events(&self, after: GlobalPosition) -> Result<Vec<LoggedEvent>, TargetError> {
-        let page = self.engine.store().read_log(after, PAGE, &LogFilter::default()).await;
-        let page = page.map_err(|error| unexpected("the log", &error))?;
-        let logged = |event: &crate::event::RecordedEvent| LoggedEvent {
-            position: event.position.0,
-            stream: event.stream.as_str().to_owned(),
-            version: event.version.0,
-            event_type: event.event_type.clone().into_owned(),
-            command_id: event.metadata.command_id.0,
-        };
-        Ok(page.events.iter().map(logged).collect())
+        let page = self.engine.store().read_log(after, PAGE, &LogFilter::default()).await.map_err(unreadable)?;
+        Ok(page.events.iter().map(LoggedEvent::from).collect())
     }
 
-    async fn digests(&self, position: GlobalPosition) -> Result<Vec<Digests>, TargetError> {
-        self.caught_up(position).await?;
-        let mut found = Vec::new();
-        for projection in self.engine.projections() {
-            let name = projection.name;
-            let gone = || TargetError::Unexpected { what: format!("projection {name} is not there any more") };
-            let (hot_position, hot) = self.engine.digest(name).await.ok_or_else(gone)?;
-            if !self.engine.rebuild(name).await {
-                return Err(TargetError::Unexpected { what: format!("projection {name} could not be built anew") });
-            }
-            let (rebuilt_position, rebuilt) = self.engine.digest(name).await.ok_or_else(gone)?;
-            found.push(Digests {
-                name: name.to_owned(),
-                hot: (hot_position.0, hot.to_string()),
-                rebuilt: (rebuilt_position.0, rebuilt.to_string()),
-            });
-        }
-        Ok(found)
+    /// Row by row.
+    async fn read_models(&self, position: GlobalPosition) -> Result<ReadModels, TargetError> {
+        let shown = self.engine.read_model::<P>().at_least(position).within(CATCH_UP).await;
+        let shown = shown.map_err(|error| TargetError::Unexpected { what: error.to_string() })?;
+        let fold = self.fold(position).await?;
+        let compared = tokio::task::spawn_blocking(move || fold.compare(&shown)).await;
+        let findings = compared.map_err(|error| TargetError::Unexpected { what: format!("not compared: {error}") })?;
+        Ok(ReadModels { names: vec![P::NAME.to_owned()], findings })
     }
 
     async fn durability(&self) -> Vec<(String, String)> {
@@ -157,7 +132,7 @@ impl Target for Embedded {
     }
 
     async fn shows(&self, position: GlobalPosition) -> bool {
-        (self.shows)(self.engine.clone(), position).await
+        self.engine.read_model::<P>().at_least(position).await.is_ok()
     }
 
     async fn close(&self) {
@@ -165,6 +140,6 @@ impl Target for Embedded {
     }
 }
 
-fn unexpected(what: &str, error: &crate::store::StoreError) -> TargetError {
-    TargetError::Unexpected { what: format!("{what} cannot be read: {error}") }
+fn unreadable(error: StoreError) -> TargetError {
+    TargetError::Unexpected { what: format!("the log cannot be read: {error}") }
 }

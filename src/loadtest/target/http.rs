@@ -3,16 +3,19 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Digests, LoggedEvent, Look, Payments, Target, TargetError};
+use super::{Look, Payments, ReadModels, Target, TargetError};
 use crate::domain::payment::PaymentCommand;
+use crate::event::CommandId;
+use crate::loadtest::checker::{Finding, LoggedEvent};
 use crate::loadtest::workload::{Answer, Attempt, Failed};
-use crate::stream::{GlobalPosition, Version};
+use crate::stream::{GlobalPosition, StreamId, Version};
 
 mod exposition;
 
@@ -95,10 +98,10 @@ impl Http {
         })
     }
 
-    async fn digest(&self, name: &str) -> Result<(u64, String), TargetError> {
+    async fn digest(&self, name: &str) -> Result<(GlobalPosition, String), TargetError> {
         #[derive(Deserialize)]
         struct Digest {
-            position: u64,
+            position: GlobalPosition,
             digest: String,
         }
         let path = format!("/v1/admin/projections/{name}/digest");
@@ -230,29 +233,33 @@ impl Target for Http {
         }
         #[derive(Deserialize)]
         struct Item {
-            position: u64,
-            stream: String,
-            version: u64,
-            r#type: String,
+            position: GlobalPosition,
+            event_id: Uuid,
+            category: String,
+            key: String,
+            version: Version,
             metadata: Origin,
+            recorded_at: DateTime<Utc>,
         }
         #[derive(Deserialize)]
         struct Origin {
-            command_id: Uuid,
+            command_id: CommandId,
         }
         let path = format!("/v1/events?after={after}&limit=1000");
         let page: Page = self.json(self.ask(&path, TIMEOUT).await?).await?;
         let logged = |item: Item| LoggedEvent {
             position: item.position,
-            stream: item.stream,
+            event_id: item.event_id,
+            stream: StreamId::new(&item.category, &item.key),
             version: item.version,
-            event_type: item.r#type,
-            command_id: item.metadata.command_id,
+            command: item.metadata.command_id,
+            recorded_at: item.recorded_at,
         };
         Ok(page.items.into_iter().map(logged).collect())
     }
 
-    async fn digests(&self, position: GlobalPosition) -> Result<Vec<Digests>, TargetError> {
+    /// By digests: of the rows as they are shown, and as they are after a rebuild.
+    async fn read_models(&self, position: GlobalPosition) -> Result<ReadModels, TargetError> {
         #[derive(Deserialize)]
         struct List {
             items: Vec<Named>,
@@ -266,13 +273,17 @@ impl Target for Http {
         let wait = wait.header("essaim-at-least", position.0).header("essaim-wait-ms", CATCH_UP_MS);
         self.sent(wait, path).await?;
         let list: List = self.json(self.ask("/v1/admin/projections", TIMEOUT).await?).await?;
-        let mut found = Vec::new();
+        let mut found = ReadModels::default();
         for Named { name } in list.items {
-            let hot = self.digest(&name).await?;
+            let (shown_at, shown) = self.digest(&name).await?;
             let path = format!("/v1/admin/projections/{name}/rebuild");
             let rebuild = self.client.post(format!("{}{path}", self.base)).timeout(REBUILD_TIMEOUT);
             self.sent(rebuild, &path).await?;
-            found.push(Digests { hot, rebuilt: self.digest(&name).await?, name });
+            let (folded_at, folded) = self.digest(&name).await?;
+            if shown_at == folded_at && shown != folded {
+                found.findings.add(Finding::DigestDiffers { model: name.clone(), position: shown_at, shown, folded });
+            }
+            found.names.push(name);
         }
         Ok(found)
     }

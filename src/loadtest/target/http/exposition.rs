@@ -6,8 +6,6 @@ use crate::loadtest::target::Look;
 pub(super) fn look(text: &str) -> Look {
     let whole = |name| sum(text, name).map(|value| value as u64);
     Look {
-        // Counted since the daemon started: the log itself may go further back.
-        head: None,
         lag_events: largest(text, "essaim_projection_lag_events").map(|value| value as u64),
         resident_bytes: whole("process_resident_memory_bytes"),
         cpu_seconds: sum(text, "process_cpu_seconds_total"),
@@ -51,7 +49,6 @@ process_cpu_seconds_total 1.5
     #[test]
     fn a_daemons_metrics_tell_its_size_its_work_its_batches_and_the_slowest_projection() {
         let expected = Look {
-            head: None,
             lag_events: Some(5),
             resident_bytes: Some(1_048_576),
             cpu_seconds: Some(1.5),
