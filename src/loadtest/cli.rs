@@ -205,7 +205,14 @@ pub async fn load(flags: Flags, surroundings: Surroundings) -> Result<(), LoadEr
     let ran = run(&plan, on, &progress, interrupt).await;
     progress.finish();
     setup.close().await;
-    let results = summary::results(ran?, flags.settings(&plan, &setup), &setup.store, &flags.require);
+    let mut outcome = ran?;
+    let (began, slices) = (outcome.started_at, outcome.slices.take());
+    let results = summary::results(outcome, flags.settings(&plan, &setup), &setup.store, &flags.require);
+    if let (Some(path), Some(slices)) = (&flags.hdr_log, slices) {
+        let cannot = || LoadError::io(format!("{} cannot be written", path.display()));
+        let text = hdr_log::text(began, &slices).map_err(cannot())?;
+        write_whole(path, &text).map_err(cannot())?;
+    }
     flags.show(&results, baseline.as_ref())
 }
 
@@ -270,6 +277,7 @@ impl Flags {
             verify: self.verify,
             is_kept: self.idempotent || self.url.is_some() || self.kill_every.is_some(),
             allow_existing: self.allow_existing,
+            keeps_slices: self.hdr_log.is_some(),
         })
     }
 

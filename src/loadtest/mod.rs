@@ -17,6 +17,7 @@ pub mod cli;
 mod counted;
 mod daemon;
 pub mod error;
+mod hdr_log;
 pub mod history;
 mod machine;
 mod measure;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::hdr_log::Slice;
 use super::measure::{Tallies, Tally};
 use super::progress::{Moment, Progress};
 use super::results::{Figures, Interval, Latency};
@@ -36,13 +37,27 @@ pub(crate) struct Observer<'a> {
     began: Option<Instant>,
     looked: (Instant, Look),
     intervals: Vec<Interval>,
+    /// The latencies of each, when somebody wants them.
+    slices: Option<Vec<Slice>>,
 }
 
 impl<'a> Observer<'a> {
-    pub(crate) fn new(session: &'a Arc<Session>, progress: &'a Progress, interrupt: CancellationToken) -> Self {
-        let gone = session.target.gone();
-        let looked = (Instant::now(), Look::default());
-        Self { session: Arc::clone(session), progress, interrupt, gone, began: None, looked, intervals: Vec::new() }
+    pub(crate) fn new(
+        session: &'a Arc<Session>,
+        progress: &'a Progress,
+        interrupt: CancellationToken,
+        keeps_slices: bool,
+    ) -> Self {
+        Self {
+            session: Arc::clone(session),
+            progress,
+            interrupt,
+            gone: session.target.gone(),
+            began: None,
+            looked: (Instant::now(), Look::default()),
+            intervals: Vec::new(),
+            slices: keeps_slices.then(Vec::new),
+        }
     }
 
     /// Lets time go by without counting.
@@ -79,9 +94,9 @@ impl<'a> Observer<'a> {
         (sum, start.elapsed(), cut)
     }
 
-    /// One interval a second, in order.
-    pub(crate) fn into_intervals(self) -> Vec<Interval> {
-        self.intervals
+    /// One interval a second, in order, and the latencies of each when they were wanted.
+    pub(crate) fn into_intervals(self) -> (Vec<Interval>, Option<Vec<Slice>>) {
+        (self.intervals, self.slices)
     }
 
     /// When the first measurement began.
@@ -94,7 +109,12 @@ impl<'a> Observer<'a> {
         let (before, old) = std::mem::replace(&mut self.looked, (now, Look::default()));
         let new = self.session.target.look().await;
         let seconds = (now - before).as_secs_f64();
-        let figures = figures(&tallies.total(), seconds);
+        let total = tallies.total();
+        let figures = figures(&total, seconds);
+        if let Some(slices) = &mut self.slices {
+            let start = self.began.map_or(Duration::ZERO, |began| before.saturating_duration_since(began));
+            slices.push(Slice { start, length: now - before, latencies: total.latencies });
+        }
         let moment = Moment {
             per_second: figures.per_second,
             p50_micros: figures.latency.p50_micros,
@@ -112,7 +132,7 @@ impl<'a> Observer<'a> {
             group_mean: group_mean(&old, &new),
             group_max: new.batch_max,
             rss_bytes: new.resident_bytes,
-            cpu_cores: grown(old.cpu_seconds, new.cpu_seconds).map(|spent| spent / seconds),
+            cpu_cores: cpu_seconds(&old, &new).map(|spent| spent / seconds),
             in_flight: Some(self.session.in_flight.load(Ordering::Relaxed)),
         });
         self.looked.1 = new;
@@ -133,14 +153,17 @@ pub(crate) fn figures(tally: &Tally, seconds: f64) -> Figures {
 }
 
 fn group_mean(old: &Look, new: &Look) -> Option<f64> {
+    if old.started_seconds != new.started_seconds {
+        return None;
+    }
     let grown = |old: Option<u64>, new: Option<u64>| new?.checked_sub(old?);
     let batches = grown(old.batches, new.batches).filter(|batches| *batches > 0)?;
     Some(grown(old.batch_commands, new.batch_commands)? as f64 / batches as f64)
 }
 
-/// By how much; none when it fell, as after a restart.
-fn grown(old: Option<f64>, new: Option<f64>) -> Option<f64> {
-    Some(new? - old?).filter(|grown| *grown >= 0.0)
+/// Processor time in between; none when it is another process.
+fn cpu_seconds(old: &Look, new: &Look) -> Option<f64> {
+    (old.started_seconds == new.started_seconds).then_some(new.cpu_seconds? - old.cpu_seconds?)
 }
 
 #[cfg(test)]
@@ -157,8 +180,10 @@ mod tests {
     }
 
     #[test]
-    fn processor_time_that_fell_is_that_of_another_process() {
-        assert_eq!(grown(Some(1.0), Some(1.5)), Some(0.5));
-        assert_eq!(grown(Some(9.0), Some(0.1)), None);
+    fn processor_time_is_compared_within_one_process_only() {
+        let look = |started, cpu| Look { started_seconds: Some(started), cpu_seconds: Some(cpu), ..Look::default() };
+
+        assert_eq!(cpu_seconds(&look(1, 1.0), &look(1, 1.5)), Some(0.5));
+        assert_eq!(cpu_seconds(&look(1, 0.1), &look(2, 0.5)), None);
     }
 }

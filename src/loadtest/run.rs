@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::checker::Others;
 use super::daemon::{Kill, OwnDaemon};
 use super::error::LoadError;
+use super::hdr_log::Slice;
 use super::measure::Tallies;
 use super::observe::{Cut, Observer, figures};
 use super::pacer::{Open, closed};
@@ -56,6 +57,8 @@ pub struct Plan {
     pub is_kept: bool,
     /// Whether the log may have events already.
     pub allow_existing: bool,
+    /// Whether the latencies of every interval are kept, for a log of them.
+    pub keeps_slices: bool,
 }
 
 /// What a run is about.
@@ -72,6 +75,7 @@ pub(crate) struct Outcome {
     pub(crate) restarts: Vec<Restart>,
     pub(crate) measured: Measured,
     pub(crate) intervals: Vec<Interval>,
+    pub(crate) slices: Option<Vec<Slice>>,
     pub(crate) cut: Option<Cut>,
     /// Operations that were still without an answer when they were given up.
     pub(crate) abandoned: u64,
@@ -107,14 +111,14 @@ pub(crate) async fn run(
     let session = Session::new(workload, Arc::clone(&target), seeds, plan.is_kept, plan.verify);
     fill(&session, progress, &interrupt).await?;
     let started_at = SystemClock.now();
-    let mut observer = Observer::new(&session, progress, interrupt.clone());
+    let mut observer = Observer::new(&session, progress, interrupt.clone(), plan.keeps_slices);
     let killer = daemon.map(|(daemon, every)| Killer::start(daemon, every, &session));
     let (mut measured, cut) = load(plan, &session, &mut observer, progress, killer.as_ref()).await;
     let restarts = match killer {
         Some(killer) => killer.restarts(observer.began()).await,
         None => Vec::new(),
     };
-    let intervals = observer.into_intervals();
+    let (intervals, slices) = observer.into_intervals();
     let late_answers = session.measures.take();
     measured.in_time = measured.tallies.total().latencies.len();
     if measured.peak.is_none() {
@@ -132,7 +136,7 @@ pub(crate) async fn run(
             Some(verify(session.take_history(), &*target, before, others(plan)).await)
         }
     };
-    Ok(Outcome { started_at, restarts, measured, intervals, cut, abandoned, verification, durability })
+    Ok(Outcome { started_at, restarts, measured, intervals, slices, cut, abandoned, verification, durability })
 }
 
 /// Who needs an empty log has it to itself.

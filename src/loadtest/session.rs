@@ -115,17 +115,26 @@ impl Session {
 
     /// Does the operation, again and again under its key while nobody can say how it ended.
     async fn insist(&self, number: u64, operation: &Operation, attempt: &Attempt) -> Answer {
+        let mut is_in_doubt = false;
         loop {
             let answer = tokio::select! {
                 biased;
                 answer = (operation.send)(attempt.clone()) => answer,
-                () = self.abandoned.cancelled() => Answer::Unknown(Failed::new("abandoned", "the run ended before its answer")),
+                () = self.abandoned.cancelled() => {
+                    Answer::Unknown(Failed::new("abandoned", "the run ended before its answer"))
+                }
             };
-            let Answer::Unknown(failed) = &answer else { return answer };
+            let failed = match answer {
+                Answer::Unknown(failed) => failed,
+                // That this attempt was not executed says nothing of those before it.
+                Answer::NotExecuted(failed) if is_in_doubt => failed,
+                answer => return answer,
+            };
             if !self.is_kept || self.abandoned.is_cancelled() {
-                return answer;
+                return Answer::Unknown(failed);
             }
-            self.measures.retried(number, failed);
+            is_in_doubt = true;
+            self.measures.retried(number, &failed);
             tokio::time::sleep(RETRY_PAUSE).await;
         }
     }

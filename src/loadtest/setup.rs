@@ -30,10 +30,8 @@ use crate::store::{self, OpenOptions};
 
 /// Payments that `cold` has when nothing else is asked for.
 const COLD_POPULATION: u64 = 20_000;
-/// Of them, about one in so many fits into the memory of an engine that is made for it.
-const COLD_RESIDENT_OF: u64 = 20;
-/// What an idle payment takes in memory, about.
-const PAYMENT_BYTES: u64 = 8 << 10;
+/// An engine for cold starts forgets so soon what is not used: long before it is that payment's turn again.
+const COLD_AFTER: Duration = Duration::from_millis(50);
 /// Meters when nothing else is asked for.
 const METERS: u64 = 1_000;
 /// The longest of long streams, when nothing else is asked for.
@@ -166,14 +164,11 @@ fn kind_of(url: &str) -> String {
     url.split(':').next().unwrap_or_default().to_owned()
 }
 
-/// For cold starts there must be less memory than payments.
 fn limits(wanted: &Wanted, limits: Limits) -> Limits {
-    if wanted.workload != WorkloadName::Cold {
-        return limits;
+    match wanted.workload {
+        WorkloadName::Cold => Limits { passivate_after: limits.passivate_after.min(COLD_AFTER), ..limits },
+        _ => limits,
     }
-    let bytes = wanted.aggregates.unwrap_or(COLD_POPULATION) / COLD_RESIDENT_OF * PAYMENT_BYTES;
-    let budget = usize::try_from(bytes.max(PAYMENT_BYTES)).unwrap_or(usize::MAX);
-    Limits { max_resident_bytes: limits.max_resident_bytes.min(budget), ..limits }
 }
 
 fn payments(wanted: &Wanted, target: Arc<dyn Payments>) -> (Arc<dyn Workload>, Vec<Setting>) {

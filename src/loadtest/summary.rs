@@ -29,7 +29,7 @@ pub(crate) fn results(
     store: &str,
     requirements: &[Requirement],
 ) -> Results {
-    let Outcome { started_at, measured, intervals, cut, abandoned, restarts, verification, durability } = outcome;
+    let Outcome { started_at, measured, intervals, cut, abandoned, restarts, verification, durability, .. } = outcome;
     let tallies = measured.tallies;
     let total = tallies.total();
     let mut totals = figures(&total, measured.seconds);

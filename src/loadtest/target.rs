@@ -35,6 +35,8 @@ pub struct Look {
     pub resident_bytes: Option<u64>,
     /// Processor time of that process since it started, in seconds.
     pub cpu_seconds: Option<f64>,
+    /// When that process started, in seconds since the Unix epoch: after a restart its counts begin anew.
+    pub started_seconds: Option<u64>,
     /// Batches that the journal has committed since it started.
     pub batches: Option<u64>,
     /// Commands in those batches.

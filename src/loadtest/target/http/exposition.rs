@@ -9,6 +9,7 @@ pub(super) fn look(text: &str) -> Look {
         lag_events: largest(text, "essaim_projection_lag_events").map(|value| value as u64),
         resident_bytes: whole("process_resident_memory_bytes"),
         cpu_seconds: sum(text, "process_cpu_seconds_total"),
+        started_seconds: whole("process_start_time_seconds"),
         batches: whole("essaim_journal_batch_commands_count"),
         batch_commands: whole("essaim_journal_batch_commands_sum"),
         // Only told of the last minute.
@@ -44,6 +45,7 @@ essaim_projection_lag_events{projection=\"a\"} 3
 essaim_projection_lag_events{projection=\"b\"} 5
 process_resident_memory_bytes 1048576
 process_cpu_seconds_total 1.5
+process_start_time_seconds 1700000000
 ";
 
     #[test]
@@ -52,6 +54,7 @@ process_cpu_seconds_total 1.5
             lag_events: Some(5),
             resident_bytes: Some(1_048_576),
             cpu_seconds: Some(1.5),
+            started_seconds: Some(1_700_000_000),
             batches: Some(10),
             batch_commands: Some(120),
             batch_max: None,
