@@ -1,6 +1,6 @@
 //! This file is `essaim load`: its flags, what they amount to, and what is shown and written in the end.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +8,11 @@ use clap::{Args, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
 use super::error::LoadError;
+use super::hdr_log;
 use super::output;
 use super::progress::Progress;
 use super::quantity;
+use super::report::{write_report, write_whole};
 use super::results::{Results, Setting, Settings};
 use super::run::{On, Plan, run};
 use super::schedule::{Arrivals, Schedule};
@@ -193,6 +195,7 @@ pub struct Surroundings {
 /// [`LoadError`], with the exit code that belongs to it; [`LoadError::NotMet`] when all was done and is not well.
 pub async fn load(flags: Flags, surroundings: Surroundings) -> Result<(), LoadError> {
     let plan = flags.plan()?;
+    flags.check_folders()?;
     let baseline = flags.baseline.as_deref().map(output::read_baseline).transpose()?;
     let setup = Setup::make(&flags.wanted(&plan), surroundings).await?;
     let progress = Progress::on_stderr();
@@ -209,11 +212,17 @@ pub async fn load(flags: Flags, surroundings: Surroundings) -> Result<(), LoadEr
     let (began, slices) = (outcome.started_at, outcome.slices.take());
     let results = summary::results(outcome, flags.settings(&plan, &setup), &setup.store, &flags.require);
     if let (Some(path), Some(slices)) = (&flags.hdr_log, slices) {
-        let cannot = || LoadError::io(format!("{} cannot be written", path.display()));
-        let text = hdr_log::text(began, &slices).map_err(cannot())?;
-        write_whole(path, &text).map_err(cannot())?;
+        let written = hdr_log::text(began, &slices).and_then(|text| write_whole(path, &text));
+        written.map_err(unwritable(path))?;
+    }
+    if let Some(path) = flags.report() {
+        write_report(path, &results, baseline.as_ref()).map_err(unwritable(path))?;
     }
     flags.show(&results, baseline.as_ref())
+}
+
+fn unwritable(path: &Path) -> impl FnOnce(std::io::Error) -> LoadError {
+    LoadError::io(format!("{} cannot be written", path.display()))
 }
 
 /// Cancelled at the first Ctrl-C; the second ends the program at once.
@@ -281,6 +290,21 @@ impl Flags {
         })
     }
 
+    /// Nobody wants to learn after ten minutes that the report has no place.
+    fn check_folders(&self) -> Result<(), LoadError> {
+        for path in self.report().into_iter().chain(self.hdr_log.as_deref()) {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            if !folder.is_dir() || path.is_dir() {
+                return Err(LoadError::Usage(format!("{} cannot be written: there is no such folder", path.display())));
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&self) -> Option<&Path> {
+        (!self.no_report).then_some(self.report.as_path())
+    }
+
     fn wanted(&self, plan: &Plan) -> Wanted {
         Wanted {
             url: self.url.clone(),
@@ -323,7 +347,12 @@ impl Flags {
 
     fn show(&self, results: &Results, baseline: Option<&Results>) -> Result<(), LoadError> {
         match self.output {
-            Output::Table => output::print(&output::table(results, baseline))?,
+            Output::Table => {
+                output::print(&output::table(results, baseline))?;
+                if let Some(path) = self.report() {
+                    output::print(&format!("report     {}\n", path.display()))?;
+                }
+            }
             Output::Json => output::print(&format!("{}\n", results.to_json()))?,
         }
         if results.verdict.passed {

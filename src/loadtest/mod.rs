@@ -10,6 +10,7 @@
 //! │  └─ measure, observe  counts; one interval a second; progress
 //! ├─ verify    reads the log back; checker holds the history against it and the read models
 //! └─ results   a finished run: figures, settings, findings, verdict; thresholds, machine
+//!    report, output, hdr_log   the same as a page, for a terminal, for other tools
 //! ```
 
 pub mod checker;
@@ -28,6 +29,7 @@ mod pacer;
 pub mod progress;
 mod quantity;
 pub mod random;
+pub mod report;
 pub mod results;
 pub mod run;
 pub mod schedule;
