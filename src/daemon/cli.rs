@@ -166,7 +166,7 @@ fn complete(shell: Shell) -> Result<(), Failure> {
 
 /// The commands as derived, each with the flags of the configuration keys.
 fn command_line() -> clap::Command {
-    with_keys(Cli::command(), true)
+    with_keys(Cli::command(), true).mut_subcommand("load", load::with_own_words)
 }
 
 fn with_keys(command: clap::Command, serves: bool) -> clap::Command {

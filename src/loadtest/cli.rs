@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::error::LoadError;
@@ -112,20 +113,19 @@ pub struct Flags {
     #[arg(long, value_name = "FILE")]
     hdr_log: Option<PathBuf>,
     /// How the results are printed
-    #[arg(long, value_enum, default_value = "table")]
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "table")]
     output: Output,
 }
 
 const EXAMPLES: &str = "\
-It reads no environment and no ./essaim.toml: what runs stands on its command line. With no flag at all it runs an
-engine in this process on a temporary SQLite database.
+Only --database names a database: no environment and no configuration file does.
 
 Examples:
-  essaim load                                              64 callers for 10 s, verified, with a report
+  essaim load                                         64 callers for 10 s, on a temporary SQLite database
   essaim load --rate 500 --arrivals poisson --require 'p99<20ms' --require 'errors=0'
   essaim load --find-peak 10ms --database postgres://localhost/empty
   essaim load --url http://127.0.0.1:7700 --workload mixed --allow-existing
-  essaim load --kill-every 2s --duration 20s               with kill -9 and restarts
+  essaim load --kill-every 2s --duration 20s          with kill -9 and restarts
   essaim load --output json > before.json; essaim load --baseline before.json
 
 Exit codes: 0 all is well, 1 it is not, or something is amiss, 2 usage, 3 the store refused.";
@@ -194,12 +194,20 @@ pub struct Surroundings {
 /// # Errors
 /// [`LoadError`], with the exit code that belongs to it; [`LoadError::NotMet`] when all was done and is not well.
 pub async fn load(flags: Flags, surroundings: Surroundings) -> Result<(), LoadError> {
+    let stop = Stop::on_signals();
+    tokio::select! {
+        biased;
+        () = stop.at_once.cancelled() => Err(LoadError::Failed("a second signal: quit without finishing".into())),
+        done = load_until(flags, surroundings, stop.soon.clone()) => done,
+    }
+}
+
+async fn load_until(flags: Flags, surroundings: Surroundings, interrupt: CancellationToken) -> Result<(), LoadError> {
     let plan = flags.plan()?;
     flags.check_folders()?;
     let baseline = flags.baseline.as_deref().map(output::read_baseline).transpose()?;
     let setup = Setup::make(&flags.wanted(&plan), surroundings).await?;
     let progress = Progress::on_stderr();
-    let interrupt = interrupted();
     let on = On {
         workload: Arc::clone(&setup.workload),
         target: Arc::clone(&setup.target),
@@ -225,20 +233,31 @@ fn unwritable(path: &Path) -> impl FnOnce(std::io::Error) -> LoadError {
     LoadError::io(format!("{} cannot be written", path.display()))
 }
 
-/// Cancelled at the first Ctrl-C; the second ends the program at once.
-fn interrupted() -> CancellationToken {
-    let token = CancellationToken::new();
-    let cancelled = token.clone();
-    tokio::spawn(async move {
-        while tokio::signal::ctrl_c().await.is_ok() {
-            if cancelled.is_cancelled() {
-                // 128 + SIGINT, as a shell has it.
-                std::process::exit(130);
+/// What signals ask for.
+struct Stop {
+    /// Cancelled by the first: finish with what there is.
+    soon: CancellationToken,
+    /// Cancelled by the second.
+    at_once: CancellationToken,
+}
+
+impl Stop {
+    fn on_signals() -> Self {
+        let stop = Self { soon: CancellationToken::new(), at_once: CancellationToken::new() };
+        let tokens = [stop.soon.clone(), stop.at_once.clone()];
+        tokio::spawn(async move {
+            let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+            for token in tokens {
+                tokio::select! {
+                    biased;
+                    interrupted = tokio::signal::ctrl_c() => if interrupted.is_err() { return },
+                    _ = terminate.recv() => {}
+                }
+                token.cancel();
             }
-            cancelled.cancel();
-        }
-    });
-    token
+        });
+        stop
+    }
 }
 
 /// What a setup is made for.

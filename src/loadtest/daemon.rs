@@ -148,8 +148,8 @@ fn spawn(arguments: &[String], folder: &Path) -> Result<Child, LoadError> {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ESSAIM_")) {
         command.env_remove(name);
     }
-    // In a folder without an essaim.toml.
-    command.args(arguments).current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    // In a folder without an essaim.toml, and where a Ctrl-C that is meant for the harness does not reach it.
+    command.process_group(0).args(arguments).current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     command.kill_on_drop(true).spawn().map_err(LoadError::io("the daemon cannot be started"))
 }
 

@@ -48,7 +48,9 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back_interval_by_interval() {
         let mut recorded = latencies();
-        [100, 200, 300_000].map(|micros| recorded.record(micros).unwrap());
+        for micros in [100, 200, 300_000] {
+            recorded.record(micros).unwrap();
+        }
         let slice = Slice { start: Duration::from_secs(1), length: Duration::from_secs(1), latencies: recorded };
 
         let text = text(DateTime::from_timestamp(1_700_000_000, 0).unwrap(), &[slice.clone(), slice]).unwrap();

@@ -104,6 +104,9 @@ fn notes(results: &Results, baseline: Option<&Results>) -> Vec<String> {
     if !results.totals.errors.is_empty() {
         notes.push(format!("errors     {}", counted(&mut results.totals.errors.iter())));
     }
+    if !results.retries.is_empty() {
+        notes.push(format!("retries    {} (under their keys)", counted(&mut results.retries.iter())));
+    }
     if !results.refusals.is_empty() {
         notes.push(format!("refusals   {} (as they should be)", counted(&mut results.refusals.iter())));
     }

@@ -45,6 +45,8 @@ pub struct Results {
     pub percentiles: Vec<Percentile>,
     /// How many commands were refused, by code. These are answers, not errors.
     pub refusals: BTreeMap<String, u64>,
+    /// Attempts of unknown outcome that were made again under their key, by class.
+    pub retries: BTreeMap<String, u64>,
     /// How the peak was searched, for `--find-peak`.
     pub peak: Option<PeakSearch>,
     /// Kills and restarts, for `--kill-every`.

@@ -50,6 +50,7 @@ pub(crate) fn results(
         visible: (!tallies.visible.is_empty()).then(|| Latency::of(&tallies.visible)),
         percentiles: Percentile::of(&total.latencies),
         refusals: total.refusals.clone(),
+        retries: tallies.retries.iter().map(|(class, count)| ((*class).to_owned(), *count)).collect(),
         peak: measured.peak,
         restarts,
         generator: measured.generator,

@@ -12,6 +12,11 @@ pub(super) struct Flags {
     asked: Vec<OsString>,
 }
 
+/// As it is.
+pub(super) fn with_own_words(command: clap::Command) -> clap::Command {
+    command
+}
+
 /// Says that it is not there.
 #[expect(clippy::unused_async, reason = "as the harness has it")]
 pub(super) async fn run(flags: Flags, _: Layers) -> Result<(), Failure> {
