@@ -281,3 +281,78 @@ impl Verification {
         self.counts.is_empty() && self.incomplete.is_none()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full() -> Results {
+        let latency =
+            Latency { mean_micros: 1.1, p50_micros: 1, p90_micros: 2, p99_micros: 3, p999_micros: 4, max_micros: 5 };
+        let errors: BTreeMap<String, u64> = [("unknown".to_owned(), 3)].into();
+        let figures = Figures { answered: 7, per_second: 0.1, latency, errors, events: 6 };
+        let interval = Interval {
+            at_seconds: 1.0,
+            length_seconds: 1.0,
+            figures: figures.clone(),
+            reads: 2,
+            lag_events: Some(0),
+            group_mean: Some(1.5),
+            group_max: None,
+            rss_bytes: Some(u64::MAX),
+            cpu_cores: Some(0.3),
+            in_flight: Some(1),
+        };
+        let step = PeakStep { rate_per_second: 10.0, reached_per_second: 9.9, latency, errors: 0, held: true };
+        Results {
+            essaim_load_format: FORMAT,
+            started_at: DateTime::from_timestamp_micros(1_795_000_000_123_456).unwrap(),
+            duration_seconds: 70.0,
+            settings: Settings { seed: u64::MAX, rate_per_second: Some(0.1 + 0.2), ..Settings::default() },
+            machine: Machine { cores: 2, ..Machine::default() },
+            versions: Versions { server: Some("0.1.0".into()), ..Versions::default() },
+            durability: vec![Setting { name: "fsync".into(), value: "on".into() }],
+            intervals: vec![interval],
+            kinds: [("create".to_owned(), figures.clone())].into(),
+            totals: figures,
+            visible: Some(latency),
+            percentiles: vec![Percentile { quantile: 0.999, micros: 4, count: 6 }],
+            refusals: [("not_pending".to_owned(), 1)].into(),
+            peak: Some(PeakSearch { p99_limit_micros: 20_000, peak_per_second: None, steps: vec![step] }),
+            restarts: vec![Restart { at_seconds: 5.0, down_seconds: None }],
+            generator: Some(Generator { fell_behind: true, max_delay_micros: 1, skipped: 2 }),
+            verification: Some(Verification { incomplete: Some("the target died".into()), ..Verification::default() }),
+            thresholds: vec![Threshold { expression: "p99<20ms".into(), actual: "3 µs".into(), held: true }],
+            verdict: Verdict { passed: false, reasons: vec!["amiss".into()] },
+        }
+    }
+
+    #[test]
+    fn results_written_and_read_are_the_same() {
+        assert_eq!(Results::from_json(&full().to_json()).unwrap(), full());
+    }
+
+    #[test]
+    fn results_of_an_earlier_release_that_knew_less_can_be_read() {
+        let results = Results::from_json(r#"{"essaim_load_format": 1, "totals": {"answered": 5}}"#).unwrap();
+
+        assert_eq!((results.totals.answered, results.verification), (5, None));
+    }
+
+    #[test]
+    fn results_of_a_later_format_and_other_files_are_refused() {
+        let later = format!(r#"{{"essaim_load_format": {}}}"#, FORMAT + 1);
+        assert!(matches!(Results::from_json(&later), Err(ResultsError::NewerFormat { found }) if found == FORMAT + 1));
+        assert!(matches!(Results::from_json(r#"{"totals": {}}"#), Err(ResultsError::NotResults(_))));
+        assert!(matches!(Results::from_json("<!doctype html>"), Err(ResultsError::NotResults(_))));
+    }
+
+    #[test]
+    fn what_could_not_be_checked_has_not_passed() {
+        let checked = Verification::default();
+        assert!(checked.passed());
+
+        assert!(!Verification { incomplete: Some("no answer".into()), ..checked.clone() }.passed());
+        assert!(!Verification { counts: [("lost".to_owned(), 1)].into(), ..checked }.passed());
+    }
+}

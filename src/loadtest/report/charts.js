@@ -10,7 +10,7 @@
     const size = Math.abs(value);
     if (size >= 1e9) return `${trim(value / 1e9)} G`;
     if (size >= 1e6) return `${trim(value / 1e6)} M`;
-    if (size >= 1e4) return `${trim(value / 1e3)} k`;
+    if (size >= 1e3) return `${trim(value / 1e3)} k`;
     return trim(value);
   };
   const trim = (value) => Number(value.toPrecision(3)).toLocaleString("en");
@@ -66,26 +66,29 @@
     },
   });
 
+  // The baseline's lines stand behind those of the run, in the same order: their values share one place in the legend.
   const lines = (chart) => {
-    const all = [];
-    chart.runs.forEach((run, of) => {
-      run.series.forEach((series) => {
-        const paint = () => colour(`c${series.colour % 8}`);
-        const isBaseline = of > 0;
-        const isLone = run.series.length === 1 && !isBaseline && !chart.is_logarithmic;
-        all.push({
-          label: isBaseline ? `${series.label} (baseline)` : series.label,
-          stroke: paint,
-          width: isBaseline ? 1 : 1.75,
-          dash: isBaseline ? [5, 4] : undefined,
-          alpha: isBaseline ? 0.75 : 1,
-          fill: isLone ? () => `${paint()}1c` : undefined,
-          points: { show: run.x.length < 3 },
-          value: (u, v) => (v == null ? "–" : unitText[chart.unit](v)),
-        });
-      });
-    });
-    return all;
+    const [run, baseline] = chart.runs.map((of) => of.series);
+    const text = (value) => (value == null ? "" : unitText[chart.unit](value));
+    const both = (value, before) => (text(before) ? `${text(value) || "–"} (${text(before)})` : text(value));
+    const line = (series, isBaseline, place) => {
+      const paint = () => colour(`c${series.colour % 8}`);
+      const isFilled = run.length === 1 && !isBaseline && !chart.is_logarithmic;
+      return {
+        label: series.label,
+        stroke: paint,
+        width: isBaseline ? 1 : 1.75,
+        dash: isBaseline ? [5, 4] : undefined,
+        alpha: isBaseline ? 0.8 : 1,
+        fill: isFilled ? () => `${paint()}1c` : undefined,
+        points: { show: chart.runs[isBaseline ? 1 : 0].x.length < 3, size: 6, fill: paint },
+        value: (u, value, of, at) => both(value, baseline?.length && at != null ? u.data[run.length + 1 + place][at] : null),
+      };
+    };
+    return [
+      ...run.map((series, place) => line(series, false, place)),
+      ...(baseline ?? []).map((series, place) => line(series, true, place)),
+    ];
   };
 
   const logRange = (u, min, max) => [
@@ -106,7 +109,9 @@
       grid: { stroke: () => colour("grid"), width: 1 },
       ticks: { stroke: () => colour("grid"), width: 1, size: 5 },
     };
-    const onLog = chart.is_logarithmic ? { filter: onlyTens } : {};
+    const onLog = chart.is_logarithmic
+      ? { filter: onlyTens, grid: { ...axis.grid, filter: onlyTens }, ticks: { ...axis.ticks, filter: onlyTens } }
+      : {};
     const inBytes = chart.unit === "bytes" ? { splits: binarySplits } : {};
     const shares = chart.axis === "one_in" ? { splits: tens, filter: (u, splits) => splits } : {};
     return {
@@ -124,11 +129,11 @@
         y: { distr: chart.is_logarithmic ? 3 : 1, log: 10, range: chart.is_logarithmic ? logRange : fromZero },
       },
       series: [
-        { label: axisName[chart.axis], value: (u, v) => (v == null ? "–" : axisText[chart.axis](v)) },
+        { label: axisName[chart.axis], value: (u, v) => (v == null ? "" : axisText[chart.axis](v)) },
         ...lines(chart),
       ],
       axes: [
-        { ...axis, ...shares, values: (u, splits) => splits.map((v) => (v == null ? "" : axisText[chart.axis](v))), space: 70 },
+        { ...axis, ...shares, size: 36, values: (u, splits) => splits.map((v) => (v == null ? "" : axisText[chart.axis](v))), space: 70 },
         { ...axis, ...onLog, ...inBytes, size: 68, values: (u, splits) => splits.map((v) => (v == null ? "" : unitText[chart.unit](v))) },
       ],
       legend: { live: true },
@@ -140,7 +145,10 @@
     const tables = chart.runs.filter((run) => run.x.length).map((run) => [run.x, ...run.series.map((s) => s.values)]);
     const data = tables.length > 1 ? uPlot.join(tables) : tables[0];
     const used = { ...chart, runs: chart.runs.map((run) => (run.x.length ? run : { x: [], series: [] })) };
-    return { place, plot: new uPlot(options(used, place.clientWidth), data, place) };
+    const plot = new uPlot(options(used, place.clientWidth), data, place);
+    const ofRun = used.runs[0].series.length;
+    place.querySelectorAll(".u-legend .u-series").forEach((row, n) => (row.hidden = ofRun > 0 && n > ofRun));
+    return { place, plot };
   });
 
   const fit = new ResizeObserver((entries) => {

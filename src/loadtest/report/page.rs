@@ -23,7 +23,7 @@ pub(super) fn render(results: &Results, baseline: Option<&Results>) -> String {
     verification(&mut html, results.verification.as_ref());
     tables::thresholds(&mut html, results);
     html.markup("</div>\n");
-    figures(&mut html, &charts, baseline.is_some());
+    figures(&mut html, &charts, results, baseline.is_some());
     if let Some(baseline) = baseline {
         tables::comparison(&mut html, results, baseline);
     }
@@ -201,14 +201,20 @@ fn unknown(checked: &Verification) -> String {
     format!("{}, of which {} in the log", format::count(checked.unknown), format::count(checked.unknown_in_log))
 }
 
-fn figures(html: &mut Html, charts: &[Chart], has_baseline: bool) {
+fn figures(html: &mut Html, charts: &[Chart], results: &Results, has_baseline: bool) {
     if charts.is_empty() {
         return;
     }
-    html.markup("<section class=\"charts\">\n");
+    html.markup(
+        "<section class=\"charts\">\n<p class=\"hint\">Drag across a chart to look closer, double-click to go back.",
+    );
     if has_baseline {
-        html.markup("<p class=\"hint\">Dashed lines: the baseline.</p>\n");
+        html.markup(" Dashed lines and values in brackets are the baseline's.");
     }
+    if !results.restarts.is_empty() {
+        html.markup(" Dotted upright lines are kills.");
+    }
+    html.markup("</p>\n");
     for chart in charts {
         html.markup("<figure class=\"card\"><h2>").text(chart.title).markup("</h2><p class=\"note\">").text(chart.note);
         html.markup("</p><div class=\"chart\" id=\"chart-").text(chart.id).markup("\"></div></figure>\n");

@@ -114,3 +114,36 @@ impl Percentile {
         points.collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 1,000 times 100 µs, ten times 10,000 µs.
+    fn histogram() -> Histogram<u64> {
+        let mut histogram = Histogram::new_with_bounds(1, 60_000_000, 3).unwrap();
+        histogram.record_n(100, 1_000).unwrap();
+        histogram.record_n(10_000, 10).unwrap();
+        histogram
+    }
+
+    #[test]
+    fn the_percentiles_of_a_histogram_are_those_of_its_values() {
+        let latency = Latency::of(&histogram());
+
+        assert_eq!((latency.p50_micros, latency.p99_micros), (100, 100));
+        // 1,000 of 1,010 are 99.01 %: the slow ones begin right behind. Three figures are kept.
+        assert_eq!((latency.p999_micros / 10, latency.max_micros / 10), (1_000, 1_000));
+        assert_eq!(Latency::of(&Histogram::new(3).unwrap()), Latency::default());
+    }
+
+    #[test]
+    fn the_points_of_the_percentile_plot_rise_from_none_to_all() {
+        let points = Percentile::of(&histogram());
+
+        assert!(points.len() > 10 && points.len() <= 120, "{}", points.len());
+        assert!(points.windows(2).all(|pair| pair[0].quantile <= pair[1].quantile && pair[0].micros <= pair[1].micros));
+        let last = points.last().unwrap();
+        assert_eq!((last.quantile, last.count, last.micros / 10), (1.0, 1_010, 1_000));
+    }
+}

@@ -215,7 +215,8 @@ fn counts(html: &mut Html, counts: &BTreeMap<String, u64>, all: u64) {
     for (name, count) in rows {
         let share = 100.0 * format::precise(*count) / format::precise(all.max(1));
         html.markup("<tr><td>").text(name).markup("</td><td>").text(format::count(*count)).markup("</td><td>");
-        html.text(format::number(share)).markup(" %</td></tr>\n");
+        let share = if share < 0.01 { "< 0.01".to_owned() } else { format::number(share) };
+        html.text(share).markup(" %</td></tr>\n");
     }
     html.markup("</table></div>\n");
 }
