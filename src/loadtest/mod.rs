@@ -1,7 +1,7 @@
 //! This file draws the load-test harness: what bears load, what is measured of it, and what is proven afterwards.
 //!
 //! ```text
-//! cli          what was asked for            error       why it cannot be done, and the exit codes
+//! cli          what was asked for (own: by a program)    error    why it cannot be done, and the exit codes
 //! ├─ workload  payments, mixed, cold; meter has its own aggregate and the workloads that need it
 //! ├─ target    an engine in this process (counted: its group commits), or a daemon over HTTP
 //! ├─ run       fill, warm up, measure, settle, verify
@@ -15,7 +15,7 @@
 
 pub mod checker;
 pub mod cli;
-mod counted;
+pub mod counted;
 mod daemon;
 pub mod error;
 mod hdr_log;
@@ -25,6 +25,7 @@ mod measure;
 pub mod meter;
 mod observe;
 mod output;
+pub mod own;
 mod pacer;
 pub mod progress;
 mod quantity;

@@ -318,6 +318,7 @@ mod tests {
             visible: Some(latency),
             percentiles: vec![Percentile { quantile: 0.999, micros: 4, count: 6 }],
             refusals: [("not_pending".to_owned(), 1)].into(),
+            retries: [("timeout".to_owned(), 2)].into(),
             peak: Some(PeakSearch { p99_limit_micros: 20_000, peak_per_second: None, steps: vec![step] }),
             restarts: vec![Restart { at_seconds: 5.0, down_seconds: None }],
             generator: Some(Generator { fell_behind: true, max_delay_micros: 1, skipped: 2 }),

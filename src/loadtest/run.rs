@@ -61,6 +61,22 @@ pub struct Plan {
     pub keeps_slices: bool,
 }
 
+impl Default for Plan {
+    /// 64 callers in a closed loop, 10 s after one of warm-up, verified.
+    fn default() -> Self {
+        Self {
+            schedule: Schedule::Closed { callers: 64 },
+            warmup: Duration::from_secs(1),
+            duration: Duration::from_secs(10),
+            seed: 1,
+            verify: true,
+            is_kept: false,
+            allow_existing: false,
+            keeps_slices: false,
+        }
+    }
+}
+
 /// What a run is about.
 pub(crate) struct On {
     pub(crate) workload: Arc<dyn Workload>,

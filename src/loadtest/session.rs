@@ -329,3 +329,165 @@ impl Filler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::payment::Payment;
+    use crate::engine::Engine;
+    use crate::loadtest::target::embedded::Embedded;
+    use crate::loadtest::workload::Expected;
+    use crate::projections::payment_summaries::PaymentSummaries;
+    use crate::store::memory::MemoryStore;
+    use crate::stream::{GlobalPosition, StreamId};
+
+    /// Nobody calls.
+    struct Idle;
+
+    impl Workload for Idle {
+        fn name(&self) -> &str {
+            "idle"
+        }
+
+        fn caller(&self, _: CallerSeed) -> Box<dyn Caller> {
+            Box::new(Scripted(Vec::new()))
+        }
+    }
+
+    /// Does these operations, the last first.
+    struct Scripted(Vec<Operation>);
+
+    impl Caller for Scripted {
+        fn next(&mut self) -> Operation {
+            self.0.pop().expect("there is one more operation")
+        }
+    }
+
+    async fn session(is_kept: bool) -> Arc<Session> {
+        let engine = Engine::builder(MemoryStore::default()).aggregate::<Payment>().projection(PaymentSummaries);
+        let target = Embedded::new(engine.start().await.unwrap(), PaymentSummaries, None);
+        let session = Session::new(Arc::new(Idle), Arc::new(target), Seeds { seed: 1, names: 2 }, is_kept, true);
+        session.measures.count();
+        session
+    }
+
+    /// A command that is answered so, one answer an attempt, the last first; and the keys of the attempts.
+    fn command(answers: Vec<Answer>) -> (Operation, Arc<Mutex<Vec<String>>>) {
+        let (answers, keys) = (Mutex::new(answers), Arc::<Mutex<Vec<String>>>::default());
+        let seen = Arc::clone(&keys);
+        let operation = Operation::command("create", StreamId::new("payment", "a"), Expected::Success, move |attempt| {
+            seen.lock().unwrap().push(attempt.key().to_owned());
+            let answer = answers.lock().unwrap().pop().expect("there is one more answer");
+            async move { answer }
+        });
+        (operation, keys)
+    }
+
+    async fn operate(session: &Arc<Session>, operation: Operation) -> Answer {
+        let mut worker = session.worker();
+        worker.caller = Box::new(Scripted(vec![operation]));
+        let answer = worker.operate(None).await;
+        worker.finish();
+        answer
+    }
+
+    fn done() -> Answer {
+        Answer::Done { version: Version(1), position: GlobalPosition(1), changed: true }
+    }
+
+    fn unknown() -> Answer {
+        Answer::Unknown(Failed::new("timeout", "no answer"))
+    }
+
+    fn not_executed() -> Answer {
+        Answer::NotExecuted(Failed::new("not_executed", "it is starting"))
+    }
+
+    #[tokio::test]
+    async fn an_unknown_outcome_is_asked_for_again_under_the_same_key_until_it_is_known() {
+        let session = session(true).await;
+        let (operation, keys) = command(vec![done(), unknown(), unknown()]);
+
+        let answer = operate(&session, operation).await;
+
+        let keys = keys.lock().unwrap();
+        assert_eq!((answer, keys.len()), (done(), 3));
+        assert!(keys.iter().all(|key| key == &keys[0]), "{keys:?}");
+        let counted = session.measures.take();
+        assert_eq!((counted.retries["timeout"], counted.total().failed()), (2, 0));
+    }
+
+    #[tokio::test]
+    async fn after_a_doubt_not_executed_is_no_answer_because_it_speaks_of_one_attempt_only() {
+        let session = session(true).await;
+        let (operation, _) = command(vec![done(), not_executed(), unknown()]);
+
+        assert_eq!(operate(&session, operation).await, done());
+    }
+
+    #[tokio::test]
+    async fn without_a_doubt_not_executed_is_an_answer_and_an_error() {
+        let session = session(true).await;
+        let (operation, keys) = command(vec![not_executed()]);
+
+        assert_eq!(operate(&session, operation).await, not_executed());
+        assert_eq!(keys.lock().unwrap().len(), 1);
+        assert_eq!(session.measures.take().total().errors["not_executed"].count, 1);
+        let ending = session.take_history().commands().next().unwrap().ending;
+        assert_eq!(ending, Ending::NotExecuted);
+    }
+
+    #[tokio::test]
+    async fn without_a_stored_outcome_nothing_is_repeated_because_it_could_happen_twice() {
+        let session = session(false).await;
+        let (operation, keys) = command(vec![unknown()]);
+
+        assert_eq!(operate(&session, operation).await, unknown());
+        assert_eq!(keys.lock().unwrap().len(), 1);
+        assert_eq!(session.take_history().commands().next().unwrap().ending, Ending::Unknown);
+    }
+
+    #[tokio::test]
+    async fn what_must_be_refused_and_has_success_is_an_error_and_the_other_way_round() {
+        let session = session(true).await;
+        let (mut refused, _) = command(vec![done()]);
+        let Effect::Command { expected, .. } = &mut refused.effect else { unreachable!("it is a command") };
+        *expected = Expected::Refusal;
+        let (created, _) = command(vec![Answer::Refused { code: "already_created".into() }]);
+
+        operate(&session, refused).await;
+        operate(&session, created).await;
+
+        let errors = session.measures.take().total().errors;
+        assert_eq!((errors["unexpected_success"].count, errors["unexpected_refusal"].count), (1, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_operation_that_begins_late_counts_from_the_moment_it_was_meant_to_begin() {
+        let session = session(true).await;
+        let mut worker = session.worker();
+        worker.caller = Box::new(Scripted(vec![command(vec![done()]).0]));
+        let moment = Instant::now();
+        tokio::time::advance(Duration::from_millis(300)).await;
+
+        worker.operate(Some(moment)).await;
+
+        let counted = session.measures.take();
+        assert!(counted.total().latencies.max() >= 300_000, "{}", counted.total().latencies.max());
+        assert_eq!((counted.late, counted.max_delay), (1, Duration::from_millis(300)));
+    }
+
+    #[tokio::test]
+    async fn a_run_that_is_given_up_leaves_its_open_commands_as_unknown() {
+        let session = session(true).await;
+        let never = Operation::command("create", StreamId::new("payment", "a"), Expected::Success, |_| {
+            std::future::pending::<Answer>()
+        });
+        session.abandoned.cancel();
+
+        let answer = operate(&session, never).await;
+
+        assert!(matches!(answer, Answer::Unknown(_)));
+        assert_eq!(session.take_history().commands().next().unwrap().ending, Ending::Unknown);
+    }
+}
