@@ -84,7 +84,9 @@ fn the_results_as_json_tell_what_was_measured_and_what_was_verified() {
     let verification = results.verification.unwrap();
     assert_eq!((results.settings.workload.as_str(), results.settings.callers), ("payments", 64));
     assert!(results.totals.answered > 0 && results.totals.per_second > 0.0);
-    assert!(results.totals.latency.p50_micros > 0 && results.totals.latency.p50_micros <= results.totals.latency.max_micros);
+    assert!(
+        results.totals.latency.p50_micros > 0 && results.totals.latency.p50_micros <= results.totals.latency.max_micros
+    );
     assert_eq!(results.kinds.values().map(|kind| kind.answered).sum::<u64>(), results.totals.answered);
     assert_eq!(results.refusals.values().sum::<u64>(), results.kinds["refused"].answered);
     assert!(verification.commands >= results.totals.answered, "the warm-up is verified too");
@@ -96,7 +98,8 @@ fn the_results_as_json_tell_what_was_measured_and_what_was_verified() {
 
 #[test]
 fn an_open_loop_keeps_its_rate_and_reads_include_what_was_written() {
-    let output = brief(folder().path(), &["--workload", "mixed", "--rate", "200", "--arrivals", "poisson", "--duration", "2s"]);
+    let output =
+        brief(folder().path(), &["--workload", "mixed", "--rate", "200", "--arrivals", "poisson", "--duration", "2s"]);
 
     let results = results(&output, 0);
     // 400 arrivals of a Poisson process have a standard deviation of 20.
@@ -158,7 +161,8 @@ fn cold_payments_are_loaded_refuse_durably_and_leave_no_event() {
 
 #[test]
 fn the_peak_is_the_highest_rate_that_was_borne() {
-    let output = brief(folder().path(), &["--find-peak", "2s", "--rate", "50", "--duration", "300ms", "--callers", "4"]);
+    let output =
+        brief(folder().path(), &["--find-peak", "2s", "--rate", "50", "--duration", "300ms", "--callers", "4"]);
 
     let results = results(&output, 0);
     let peak = results.peak.unwrap();

@@ -208,11 +208,8 @@ async fn load_until(flags: Flags, surroundings: Surroundings, interrupt: Cancell
     let baseline = flags.baseline.as_deref().map(output::read_baseline).transpose()?;
     let setup = Setup::make(&flags.wanted(&plan), surroundings).await?;
     let progress = Progress::on_stderr();
-    let on = On {
-        workload: Arc::clone(&setup.workload),
-        target: Arc::clone(&setup.target),
-        daemon: setup.daemon.clone(),
-    };
+    let on =
+        On { workload: Arc::clone(&setup.workload), target: Arc::clone(&setup.target), daemon: setup.daemon.clone() };
     let ran = run(&plan, on, &progress, interrupt).await;
     progress.finish();
     setup.close().await;

@@ -242,7 +242,11 @@ mod tests {
         sum.add(&measures.take());
 
         assert_eq!((sum.kinds["create"].latencies.len(), sum.kinds["read"].latencies.len()), (10, 1));
-        assert_eq!((sum.total().latencies.len(), sum.total().latencies.max() / 100), (11, 200), "20 ms, to three digits");
+        assert_eq!(
+            (sum.total().latencies.len(), sum.total().latencies.max() / 100),
+            (11, 200),
+            "20 ms, to three digits"
+        );
         assert!(sum.kinds["read"].is_read && !sum.kinds["create"].is_read);
         assert_eq!(measures.take().total().latencies.len(), 0);
     }

@@ -55,7 +55,8 @@ impl Aggregate for Meter {
     type Rejection = MeterRejection;
 
     fn decide(&self, MeterCommand::Note { value, count }: &MeterCommand) -> Result<Vec<MeterEvent>, MeterRejection> {
-        let reading = |n| MeterEvent::ReadingNoted { value: value.wrapping_add_unsigned(n), note: "n".repeat(NOTE_BYTES) };
+        let reading =
+            |n| MeterEvent::ReadingNoted { value: value.wrapping_add_unsigned(n), note: "n".repeat(NOTE_BYTES) };
         Ok((0..*count).map(reading).collect())
     }
 

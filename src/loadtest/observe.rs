@@ -172,7 +172,8 @@ mod tests {
 
     #[test]
     fn the_mean_group_is_that_of_the_batches_in_between() {
-        let look = |batches, commands| Look { batches: Some(batches), batch_commands: Some(commands), ..Look::default() };
+        let look =
+            |batches, commands| Look { batches: Some(batches), batch_commands: Some(commands), ..Look::default() };
 
         assert_eq!(group_mean(&look(10, 100), &look(20, 350)), Some(25.0));
         assert_eq!(group_mean(&look(10, 100), &look(10, 100)), None, "no batch, no mean");

@@ -48,10 +48,13 @@ pub(crate) fn table(results: &Results, baseline: Option<&Results>) -> String {
     let settings = &results.settings;
     let rate = settings.rate_per_second.map(|rate| format!(", {rate:.0}/s")).unwrap_or_default();
     let place = if settings.database.is_empty() { &settings.target } else { &settings.database };
-    line(&mut text, format_args!(
-        "{}: {}{rate}, {} callers, {:.1} s, {} ({place})",
-        settings.workload, settings.schedule, settings.callers, results.duration_seconds, settings.target
-    ));
+    line(
+        &mut text,
+        format_args!(
+            "{}: {}{rate}, {} callers, {:.1} s, {} ({place})",
+            settings.workload, settings.schedule, settings.callers, results.duration_seconds, settings.target
+        ),
+    );
     line(&mut text, format_args!("\n{}", figures_table(results)));
     for note in notes(results, baseline) {
         line(&mut text, format_args!("{note}"));
@@ -189,10 +192,13 @@ fn verdict(results: &Results) -> String {
     }
     match &results.verification {
         None => line(&mut text, format_args!("verified   no, it was not asked for")),
-        Some(found) if found.passed() => line(&mut text, format_args!(
-            "verified   {} commands and {} reads against {} events: nothing lost, doubled or out of order",
-            found.commands, found.reads, found.events
-        )),
+        Some(found) if found.passed() => line(
+            &mut text,
+            format_args!(
+                "verified   {} commands and {} reads against {} events: nothing lost, doubled or out of order",
+                found.commands, found.reads, found.events
+            ),
+        ),
         Some(found) => {
             for finding in &found.findings {
                 line(&mut text, format_args!("FOUND      {}: {}", finding.kind, finding.sentence));
@@ -218,7 +224,10 @@ mod tests {
 
     #[test]
     fn an_argument_is_quoted_where_a_shell_would_read_it_otherwise() {
-        assert_eq!((quoted("--rate=5"), quoted("p99<20ms"), quoted("")), ("--rate=5".into(), "'p99<20ms'".into(), "''".into()));
+        assert_eq!(
+            (quoted("--rate=5"), quoted("p99<20ms"), quoted("")),
+            ("--rate=5".into(), "'p99<20ms'".into(), "''".into())
+        );
         assert_eq!(quoted("it's"), r"'it'\''s'");
     }
 

@@ -34,8 +34,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// As above, and when it is zero.
 pub(crate) fn positive_duration(text: &str) -> Result<Duration, String> {
-    duration(text)
-        .and_then(|time| if time.is_zero() { Err("must be longer than zero".to_owned()) } else { Ok(time) })
+    duration(text).and_then(|time| if time.is_zero() { Err("must be longer than zero".to_owned()) } else { Ok(time) })
 }
 
 /// Reads a share such as `5%` or `0.05`.

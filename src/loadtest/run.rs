@@ -257,11 +257,7 @@ fn moments(plan: &Plan, rate: f64, arrivals: Arrivals) -> Moments {
     Moments::new(rate, arrivals, Random::part(plan.seed, u64::MAX - 1))
 }
 
-async fn warm_up_and_measure(
-    plan: &Plan,
-    observer: &mut Observer<'_>,
-    progress: &Progress,
-) -> (Measured, Option<Cut>) {
+async fn warm_up_and_measure(plan: &Plan, observer: &mut Observer<'_>, progress: &Progress) -> (Measured, Option<Cut>) {
     if !plan.warmup.is_zero() {
         progress.phase("warming up");
         if let Err(cut) = observer.wait(plan.warmup).await {
@@ -351,7 +347,7 @@ fn step(rate: f64, measured: &Measured, skipped: u64, limit: u64) -> PeakStep {
     let (latency, reached): (Latency, f64) = (figures.latency, figures.per_second);
     let due = rate * measured.seconds;
     let held = latency.p99_micros < limit
-        && total.latencies.len() > 0
+        && !total.latencies.is_empty()
         && total.failed() == 0
         && (skipped as f64) <= due * TOLERATED;
     PeakStep { rate_per_second: rate, reached_per_second: reached, latency, errors: total.failed(), held }

@@ -144,7 +144,9 @@ impl Session {
         let ended = |ended: &Ended<'_>| self.measures.ended(number, operation.kind, is_read, took, ended);
         match answer {
             Answer::Refused { code } if answer.is_as(&operation.effect) => ended(&Ended::Refused { code }),
-            _ if answer.is_as(&operation.effect) => ended(&Ended::Well { events: events_of(answer, &operation.effect) }),
+            _ if answer.is_as(&operation.effect) => {
+                ended(&Ended::Well { events: events_of(answer, &operation.effect) })
+            }
             Answer::NotExecuted(failed) | Answer::Unknown(failed) | Answer::Failed(failed) => {
                 ended(&Ended::Badly(failed));
             }
@@ -375,11 +377,12 @@ mod tests {
     fn command(answers: Vec<Answer>) -> (Operation, Arc<Mutex<Vec<String>>>) {
         let (answers, keys) = (Mutex::new(answers), Arc::<Mutex<Vec<String>>>::default());
         let seen = Arc::clone(&keys);
-        let operation = Operation::command("create", StreamId::new("payment", "a"), Expected::Success, move |attempt| {
-            seen.lock().unwrap().push(attempt.key().to_owned());
-            let answer = answers.lock().unwrap().pop().expect("there is one more answer");
-            async move { answer }
-        });
+        let operation =
+            Operation::command("create", StreamId::new("payment", "a"), Expected::Success, move |attempt| {
+                seen.lock().unwrap().push(attempt.key().to_owned());
+                let answer = answers.lock().unwrap().pop().expect("there is one more answer");
+                async move { answer }
+            });
         (operation, keys)
     }
 

@@ -131,16 +131,17 @@ async fn embedded(wanted: &Wanted, surroundings: Surroundings) -> Result<Setup, 
     let store = store::open(&url, options).await?;
     let database = store.describe();
     let builder = Engine::builder_shared(store).limits(limits(wanted, surroundings.limits));
-    let (workload, target, others): (Arc<dyn Workload>, Arc<dyn Target>, Vec<Setting>) = if wanted.workload.is_of_payments() {
-        let engine = builder.aggregate::<Payment>().projection(PaymentSummaries).start().await?;
-        let target = Arc::new(Embedded::new(engine, PaymentSummaries, counted));
-        let (workload, others) = payments(wanted, Arc::clone(&target) as Arc<dyn Payments>);
-        (workload, target, others)
-    } else {
-        let engine = builder.aggregate::<Meter>().projection(MeterTotals).start().await?;
-        let (workload, others) = meters(wanted, &engine);
-        (workload, Arc::new(Embedded::new(engine, MeterTotals, counted)), others)
-    };
+    let (workload, target, others): (Arc<dyn Workload>, Arc<dyn Target>, Vec<Setting>) =
+        if wanted.workload.is_of_payments() {
+            let engine = builder.aggregate::<Payment>().projection(PaymentSummaries).start().await?;
+            let target = Arc::new(Embedded::new(engine, PaymentSummaries, counted));
+            let (workload, others) = payments(wanted, Arc::clone(&target) as Arc<dyn Payments>);
+            (workload, target, others)
+        } else {
+            let engine = builder.aggregate::<Meter>().projection(MeterTotals).start().await?;
+            let (workload, others) = meters(wanted, &engine);
+            (workload, Arc::new(Embedded::new(engine, MeterTotals, counted)), others)
+        };
     let store = kind_of(&url);
     Ok(Setup { workload, target, kind: "embedded", database, store, others, daemon: None, _folder: folder })
 }

@@ -23,12 +23,7 @@ const DEFECTS: [&str; 9] = [
 ];
 
 /// The results of a run that was asked for with these settings.
-pub(crate) fn results(
-    outcome: Outcome,
-    settings: Settings,
-    store: &str,
-    requirements: &[Requirement],
-) -> Results {
+pub(crate) fn results(outcome: Outcome, settings: Settings, store: &str, requirements: &[Requirement]) -> Results {
     let Outcome { started_at, measured, intervals, cut, abandoned, restarts, verification, durability, .. } = outcome;
     let tallies = measured.tallies;
     let total = tallies.total();

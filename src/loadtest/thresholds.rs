@@ -118,7 +118,8 @@ impl Requirement {
             format!("{text:?} compares nothing; it must be of the form p99<20ms, with one of < <= = >= >")
         })?;
         let (name, rest) = (text[..at].trim(), &text[at..]);
-        let (sign, relation) = RELATIONS.iter().find(|(sign, _)| rest.starts_with(sign)).expect("one of them was found");
+        let (sign, relation) =
+            RELATIONS.iter().find(|(sign, _)| rest.starts_with(sign)).expect("one of them was found");
         let limit = rest[sign.len()..].trim();
         let (_, what) = NAMES.iter().find(|(known, _)| *known == name).ok_or_else(|| {
             let known: Vec<_> = NAMES.iter().map(|(known, _)| *known).collect();

@@ -7,7 +7,12 @@ use super::target::{ReadModels, Target, TargetError};
 use crate::stream::GlobalPosition;
 
 /// What the checker finds; events up to `before` were there when the run began.
-pub(crate) async fn verify(history: History, target: &dyn Target, before: GlobalPosition, others: Others) -> Verification {
+pub(crate) async fn verify(
+    history: History,
+    target: &dyn Target,
+    before: GlobalPosition,
+    others: Others,
+) -> Verification {
     let (head, checked) = match check(&history, target, before, others).await {
         Ok(checked) => checked,
         Err(error) => return incomplete(Verification::default(), &error),

@@ -21,7 +21,9 @@ pub(super) fn with_own_words(command: Command) -> Command {
         arg.help("Where the log is kept: sqlite://FILE or postgres://… [default: a temporary SQLite file]")
             .help_heading(None::<&str>)
     };
-    command.mut_arg("database", database).mut_arg("log_level", |arg| arg.help("Least important log messages shown [default: warn]"))
+    command
+        .mut_arg("database", database)
+        .mut_arg("log_level", |arg| arg.help("Least important log messages shown [default: warn]"))
 }
 
 /// Runs the harness. The environment, `./essaim.toml` and the database of a configuration file are left out: they are

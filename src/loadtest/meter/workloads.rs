@@ -198,8 +198,8 @@ fn filling(
     events: u64,
     mut random: Random,
 ) -> impl Iterator<Item = Operation> + Send {
-    let full = events / MOST_AT_ONCE;
-    let counts = (0..full).map(|_| MOST_AT_ONCE).chain((events % MOST_AT_ONCE > 0).then_some(events % MOST_AT_ONCE));
+    let (full, rest) = (events / MOST_AT_ONCE, events % MOST_AT_ONCE);
+    let counts = (0..full).map(|_| MOST_AT_ONCE).chain((rest > 0).then_some(rest));
     counts.map(move |count| note("fill", &engine, meter.clone(), &mut random, count))
 }
 

@@ -48,7 +48,8 @@ impl<P: Projection + Clone> Embedded<P> {
         while after < up_to {
             let page = self.engine.store().read_log(after, PAGE, &LogFilter::default()).await.map_err(unreadable)?;
             for event in page.events.iter().take_while(|event| event.position <= up_to) {
-                let undecodable = |error| TargetError::Unexpected { what: format!("an event cannot be decoded: {error}") };
+                let undecodable =
+                    |error| TargetError::Unexpected { what: format!("an event cannot be decoded: {error}") };
                 fold.apply(event).map_err(undecodable)?;
             }
             // A log that ends before its head is told by the checker.

@@ -43,13 +43,14 @@ impl Workload for Cold {
     }
 
     fn fill(&self, seed: &CallerSeed) -> Vec<Box<dyn Iterator<Item = Operation> + Send>> {
-        let list = |list: u64| -> Box<dyn Iterator<Item = Operation> + Send> {
-            let (target, names, mut random) = (Arc::clone(&self.target), self.names, seed.random.clone());
-            let members = (list..self.population).step_by(LISTS as usize);
-            Box::new(members.map(move |n| {
-                order(&target, "create", Self::id(names, n), creation(&mut random), Expected::Success)
-            }))
-        };
+        let list =
+            |list: u64| -> Box<dyn Iterator<Item = Operation> + Send> {
+                let (target, names, mut random) = (Arc::clone(&self.target), self.names, seed.random.clone());
+                let members = (list..self.population).step_by(LISTS as usize);
+                Box::new(members.map(move |n| {
+                    order(&target, "create", Self::id(names, n), creation(&mut random), Expected::Success)
+                }))
+            };
         (0..LISTS).map(list).collect()
     }
 
