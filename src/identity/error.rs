@@ -8,8 +8,9 @@ use thiserror::Error;
 /// Why a call did not end well. The texts are for operators: bounded, on one line, without secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ProviderError {
-    /// The provider was reached and did nothing: it is overloaded or has a fault of the moment. Repeat later, at least
-    /// `retry_after` from now when it says so.
+    /// The provider was reached and did not do it (all): it is overloaded, has a fault of the moment, or another
+    /// user's change has to come first. Nothing of the call is still under way. Repeat it, at least `retry_after` from
+    /// now when the provider says so.
     #[error("the provider asks to try later: {detail}")]
     RetryLater {
         /// What the provider asked for.
@@ -32,15 +33,18 @@ pub enum ProviderError {
         detail: String,
     },
     /// Our address, secret, rights or the provider's set-up are wrong: no call of any user can succeed until an operator
-    /// has mended it. Nothing was done.
+    /// has mended it. Nothing of the call is still under way.
     #[error("the provider is not set up as needed: {detail}")]
     Configuration {
         /// What is wrong.
         detail: String,
     },
-    /// The provider was not reached. Nothing was done.
-    #[error("the provider is not reached: {detail}")]
+    /// The provider was not reached, or serves nobody. Nothing of the call is still under way. Repeat it, at least
+    /// `retry_after` from now when the provider says so.
+    #[error("the provider is unavailable: {detail}")]
     Unavailable {
+        /// What the provider asked for.
+        retry_after: Option<Duration>,
         /// What was tried, and how it ended.
         detail: String,
     },
@@ -50,15 +54,14 @@ impl ProviderError {
     /// The earliest moment from now at which to repeat, when the provider named one.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::RetryLater { retry_after, .. } => *retry_after,
+            Self::RetryLater { retry_after, .. } | Self::Unavailable { retry_after, .. } => *retry_after,
             _ => None,
         }
     }
 
-    /// Whether the fault lies with the provider as a whole, so that other users' calls would meet it as well: what a
-    /// circuit breaker counts.
+    /// Whether the fault lies with the provider as a whole, so that every other user's call would meet it as well.
     pub fn concerns_every_user(&self) -> bool {
-        !matches!(self, Self::Permanent { .. })
+        matches!(self, Self::Configuration { .. } | Self::Unavailable { .. })
     }
 }
 

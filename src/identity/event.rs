@@ -16,6 +16,8 @@ pub struct ProviderEvent {
     pub account: ProviderId,
     /// What was done.
     pub kind: EventKind,
+    /// The address that was verified, lower case, when the provider says so: by now the user may have another.
+    pub email: Option<String>,
     /// When, by the provider's clock, to the millisecond or finer.
     pub at: DateTime<Utc>,
 }

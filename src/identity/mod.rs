@@ -1,9 +1,10 @@
 //! This file is the contract of outside identity providers: what we want of an account there, and how a call can end.
 //!
 //! ```text
-//! mod       IdentityProvider, WantedUser, ProviderUser, ProviderError
-//! ├─ event  logins and verified addresses, as they are polled
-//! └─ error  one variant a reaction
+//! mod          IdentityProvider, WantedUser, ProviderUser
+//! ├─ error     ProviderError: one variant a reaction
+//! ├─ event     logins and verified addresses, as they are polled
+//! └─ keycloak  over its Admin REST API
 //! ```
 //!
 //! A provider is worked from the log: whoever calls may have been killed at any instant, and calls again. So every
@@ -12,6 +13,7 @@
 
 mod error;
 mod event;
+pub mod keycloak;
 
 use std::fmt;
 
@@ -77,7 +79,7 @@ pub trait IdentityProvider: Send + Sync + 'static {
 }
 
 /// The most accounts or events one page holds.
-pub const MAX_PAGE: u32 = 500;
+pub const MAX_PAGE: u32 = 200;
 
 /// The provider's own id of an account.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
