@@ -4,13 +4,15 @@
 //! mod          IdentityProvider, WantedUser, ProviderUser
 //! ├─ error     ProviderError: one variant a reaction
 //! ├─ event     logins and verified addresses, as they are polled
-//! └─ keycloak  over its Admin REST API
+//! ├─ keycloak  over its Admin REST API
+//! └─ double    a stand-in for a Keycloak, for tests and demonstrations
 //! ```
 //!
 //! A provider is worked from the log: whoever calls may have been killed at any instant, and calls again. So every
 //! call here may be repeated, takes the full wanted state and not a difference, and finds by itself what an earlier
 //! call of unknown outcome has left behind. The provider's account carries our id and the version it was put at.
 
+pub mod double;
 mod error;
 mod event;
 pub mod keycloak;

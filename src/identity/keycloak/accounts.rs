@@ -175,9 +175,10 @@ async fn account(keycloak: &Connection, id: &ProviderId) -> Result<Option<Accoun
 }
 
 async fn by_exact(keycloak: &Connection, field: &str, value: &str) -> Result<Option<Account>, ProviderError> {
-    let query = [(field, value), ("exact", "true"), ("max", "2"), ("briefRepresentation", "false")];
+    let query = [(field, value), ("exact", "true"), ("briefRepresentation", "false")];
     let accounts: Vec<Account> = found(keycloak, Ask::get(&["users"], &query)).await?;
-    Ok(accounts.into_iter().next())
+    // Keycloak takes an empty value for no condition, and answers everybody.
+    Ok(accounts.into_iter().find(|account| account.goes_by(value)))
 }
 
 async fn search_ours(keycloak: &Connection, user_id: Uuid) -> Result<Vec<Account>, ProviderError> {

@@ -52,6 +52,12 @@ impl Account {
         self.first(VERSION)?.parse().ok()
     }
 
+    /// Whether this is its username or its address, in whatever case.
+    pub(super) fn goes_by(&self, name: &str) -> bool {
+        let name = name.to_lowercase();
+        self.username == name || (!name.is_empty() && self.email.as_deref() == Some(name.as_str()))
+    }
+
     fn first(&self, attribute: &str) -> Option<&str> {
         self.attributes.get(attribute)?.first().map(String::as_str)
     }
