@@ -68,6 +68,22 @@ impl Default for DoubleOptions {
     }
 }
 
+impl DoubleOptions {
+    /// Whether a double can begin so.
+    ///
+    /// # Errors
+    /// A sentence that names what is out of range, or that others would reach it.
+    pub fn validate(&self) -> Result<(), String> {
+        if !self.listen.ip().is_loopback() {
+            return Err(format!(
+                "{} can be reached by others, and whoever reaches the double may steer it",
+                self.listen
+            ));
+        }
+        self.faults.validate()
+    }
+}
+
 /// A client of the realm.
 #[derive(Clone)]
 pub struct DoubleClient {
@@ -110,14 +126,9 @@ impl Double {
     /// Starts one in this process.
     ///
     /// # Errors
-    /// When it cannot listen there, or when others than this machine would reach it.
+    /// When it cannot listen there, and what [`DoubleOptions::validate`] refuses.
     pub async fn start(options: DoubleOptions) -> io::Result<Self> {
-        if !options.listen.ip().is_loopback() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("{} can be reached by others, and whoever reaches the double may steer it", options.listen),
-            ));
-        }
+        options.validate().map_err(|message| io::Error::new(io::ErrorKind::InvalidInput, message))?;
         let listener = TcpListener::bind(options.listen).await?;
         let address = listener.local_addr()?;
         let shared = Shared::new(options);

@@ -43,7 +43,7 @@ impl Default for Faults {
 }
 
 impl Faults {
-    fn validate(&self) -> Result<(), String> {
+    pub(super) fn validate(&self) -> Result<(), String> {
         let shares = [
             ("error_share", self.error_share),
             ("throttle_share", self.throttle_share),
