@@ -1,13 +1,17 @@
 //! The double's faults, and what comes of a provider worked through them: one account each, as wanted, and none lost.
 
+#[path = "support/mailbox.rs"]
+mod mailbox;
 #[path = "support/realm.rs"]
 mod realm;
 
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use essaim::identity::double::{Double, DoubleOptions, Faults};
-use essaim::identity::keycloak::Keycloak;
-use essaim::identity::{EventKind, IdentityProvider, Lookup, ProviderError, ProviderId, WantedUser};
+use essaim::identity::keycloak::{Keycloak, KeycloakOptions};
+use essaim::identity::{IdentityProvider, Lookup, ProviderError, ProviderId, WantedUser};
 use futures::StreamExt;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -124,10 +128,7 @@ async fn a_throttled_call_says_when_to_come_again() {
 async fn a_slow_provider_is_given_up_at_the_time_out() {
     let realm = with_faults(Faults { latency_ms: 60_000, ..Faults::default() }).await;
     let options = realm.options();
-    let keycloak = Keycloak::new(essaim::identity::keycloak::KeycloakOptions {
-        request_timeout: Duration::from_millis(200),
-        ..options
-    });
+    let keycloak = Keycloak::new(KeycloakOptions { request_timeout: Duration::from_millis(200), ..options });
 
     let error = keycloak.unwrap().put(&user(1), None).await.unwrap_err();
 
@@ -180,26 +181,59 @@ async fn faults_are_changed_while_it_runs_and_what_is_none_is_refused() {
 }
 
 #[tokio::test]
-async fn a_verified_address_is_an_event_with_the_address() {
-    let realm = with_faults(Faults::default()).await;
-    let keycloak = realm.keycloak();
-    let id = keycloak.put(&user(1), None).await.unwrap();
-
-    assert!(double(&realm).verify_email("user-1"));
-    assert!(!double(&realm).verify_email("nobody"));
-
-    let page = keycloak.events(None, 10).await.unwrap();
-    let [event] = &page.events[..] else { panic!("one event: {page:?}") };
-    assert_eq!((event.kind, &event.account), (EventKind::EmailVerified, &id));
-    assert_eq!(event.email.as_deref(), Some("user-1@example.org"));
-    assert!(realm.account("user-1").await.unwrap()["emailVerified"].as_bool().unwrap());
-}
-
-#[tokio::test]
 async fn a_double_that_others_could_reach_is_refused() {
     let options = DoubleOptions { listen: "0.0.0.0:0".parse().unwrap(), ..DoubleOptions::default() };
 
     let error = Double::start(options).await.unwrap_err();
 
     assert!(error.to_string().contains("may steer it"), "{error}");
+}
+
+/// The program, killed when dropped.
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn essaim(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_essaim"));
+    command.arg("keycloak-double").args(arguments).stdin(Stdio::null());
+    command
+}
+
+#[tokio::test]
+async fn the_command_line_serves_a_double_that_the_client_works_with() {
+    let arguments =
+        ["--listen", "127.0.0.1:0", "--realm", "shop", "--client", "till", "--secret", "s", "--token-seconds", "7"];
+    let mut program = Program(essaim(&arguments).stdout(Stdio::piped()).spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(program.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let url = line.trim().strip_prefix("listening on ").unwrap().to_owned();
+
+    let keycloak = Keycloak::new(KeycloakOptions::new(&url, "shop", "till", "s")).unwrap();
+    let id = keycloak.put(&user(1), None).await.unwrap();
+
+    assert_eq!(keycloak.read(Lookup::Username("user-1")).await.unwrap().unwrap().id, id);
+    assert!(keycloak.check().await.iter().all(|check| check.ok));
+    let faults: Value = reqwest::get(format!("{url}/double/faults")).await.unwrap().json().await.unwrap();
+    assert_eq!(faults["token_seconds"], 7);
+}
+
+#[test]
+fn a_double_that_cannot_be_is_a_usage_error() {
+    for (arguments, says) in [
+        (["--lost", "1.5"], "lost_share is 1.5"),
+        (["--listen", "0.0.0.0:0"], "may steer it"),
+        (["--token-seconds", "0"], "token_seconds is 0"),
+    ] {
+        let output = essaim(&arguments).output().unwrap();
+
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(message.contains(says), "{message}");
+    }
 }
