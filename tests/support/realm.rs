@@ -219,7 +219,7 @@ fn import_of(name: &str) -> Value {
     let profile = json!({"providerId": "declarative-user-profile", "config": {"kc.user.profile.config": [profile().to_string()]}});
     json!({
         "realm": name, "enabled": true, "sslRequired": "none", "editUsernameAllowed": true,
-        "eventsEnabled": true, "enabledEventTypes": ["LOGIN", "VERIFY_EMAIL"],
+        "eventsEnabled": true, "adminEventsEnabled": true, "enabledEventTypes": ["LOGIN", "VERIFY_EMAIL"],
         "clients": ROLES.iter().map(service).chain([desk]).collect::<Vec<_>>(),
         "users": ROLES.iter().map(account).collect::<Vec<_>>(),
         "components": {"org.keycloak.userprofile.UserProfileProvider": [profile]},
