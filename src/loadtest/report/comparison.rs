@@ -99,7 +99,7 @@ fn figures(results: &Results) -> Vec<Figure> {
         figure("group commit, mean", mean(results, |interval| interval.group_mean), plain, Wanted::Neither),
         figure("processor, cores", cores, plain, Wanted::Neither),
         figure("processor per answer", cpu_micros, format::micros, Wanted::Less),
-        figure("memory, most", peak_memory, |it| bytes(it), Wanted::Less),
+        figure("memory, most", peak_memory, bytes, Wanted::Less),
     ]
 }
 
@@ -114,7 +114,7 @@ fn change(now: &Figure, before: &Figure) -> Change {
     let show = |figure: &Figure| figure.value.map_or_else(|| "–".to_owned(), figure.show);
     let ratio = match (now.value, before.value) {
         (Some(now), Some(before)) if before > 0.0 => Some(now / before - 1.0),
-        (Some(now), Some(_)) if now == 0.0 => Some(0.0),
+        (Some(0.0), Some(_)) => Some(0.0),
         _ => None,
     };
     let appeared = ratio.is_none() && now.value.is_some_and(|now| now > 0.0) && before.value == Some(0.0);

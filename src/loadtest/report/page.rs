@@ -61,11 +61,13 @@ fn head(html: &mut Html, results: &Results, nonce: &str) {
 fn title(html: &mut Html, results: &Results) {
     let settings = &results.settings;
     html.markup("<header>\n<p class=\"kicker\">Essaim load test</p>\n<h1>").text(&settings.workload);
-    html.markup(" <span>").text(&settings.schedule).markup(", ").text(format::count(settings.callers));
-    html.markup(if settings.callers == 1 { " caller" } else { " callers" });
-    if let Some(rate) = settings.rate_per_second {
-        html.markup(", ").text(format::number(rate)).markup("/s");
-    }
+    html.markup(" <span>").text(&settings.schedule).markup(", ");
+    match settings.rate_per_second {
+        // The callers of an open loop are no more than a bound.
+        Some(rate) => html.text(format::number(rate)).markup("/s"),
+        None if settings.callers == 1 => html.markup("1 caller"),
+        None => html.text(format::count(settings.callers)).markup(" callers"),
+    };
     html.markup("</span></h1>\n<p class=\"meta\">");
     let parts = [
         settings.target.clone(),

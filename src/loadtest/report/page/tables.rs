@@ -8,13 +8,12 @@ use super::super::html::Html;
 use super::trend_class;
 use crate::loadtest::results::{Figures, Latency, Results, Setting};
 
-/// What was `--require`d.
+/// What was `--require`d, if anything.
 pub(super) fn thresholds(html: &mut Html, results: &Results) {
-    html.markup("<section class=\"card\">\n<h2>Thresholds</h2>\n");
     if results.thresholds.is_empty() {
-        html.markup("<p class=\"none\">None were set.</p>\n</section>\n");
         return;
     }
+    html.markup("<section class=\"card\">\n<h2>Thresholds</h2>\n");
     html.markup("<div class=\"scroll\"><table>\n<thead><tr><th>Required</th><th>Measured</th><th></th></tr></thead>\n");
     for threshold in &results.thresholds {
         html.markup("<tr><td><code>").text(&threshold.expression).markup("</code></td><td>").text(&threshold.actual);
