@@ -139,18 +139,6 @@ fn every_workload_of_meters_runs_and_is_verified() {
 }
 
 #[test]
-fn a_workload_of_ones_own_is_measured_and_verified_like_the_built_in_ones() {
-    let program = Path::new(env!("CARGO_BIN_EXE_essaim")).with_file_name("examples").join("load_workload");
-
-    let output = Command::new(program).arg("1").output().expect("cargo builds the examples with the tests");
-
-    let shown = text(&output.stdout);
-    assert_eq!(output.status.code(), Some(0), "{shown}{}", text(&output.stderr));
-    assert!(shown.starts_with("travelling: closed loop, 128 callers") && shown.contains("give back"), "{shown}");
-    assert!(shown.contains("FullyBooked (as they should be)") && shown.contains("verdict    passed"), "{shown}");
-}
-
-#[test]
 fn cold_payments_are_loaded_refuse_durably_and_leave_no_event() {
     let output = brief(folder().path(), &["--workload", "cold", "--aggregates", "3000"]);
 
