@@ -19,8 +19,9 @@ fn login(days: i64) -> String {
 /// Users 1, 2, 3 … each registered at the position of its number.
 fn registered_users(count: u128) -> Told<UserAnalytics> {
     let mut told = Told::default();
-    (1..=count)
-        .for_each(|user| told.tell(user, "UserRegistered", &registered(ORGANIZATION, &format!("u{user}"), "A", "B")));
+    (1..=count).for_each(|user| {
+        told.tell(user, "UserRegistered", &registered(ORGANIZATION, &format!("user{user}"), "A", "B"))
+    });
     told
 }
 
@@ -131,7 +132,7 @@ proptest! {
             match step {
                 _ if gone.contains(&user) => {}
                 _ if !is_there => {
-                    let fields = registered(1 + user % 2, &format!("u{user}"), "A", "B");
+                    let fields = registered(1 + user % 2, &format!("user{user}"), "A", "B");
                     told.tell(user, "UserRegistered", &fields);
                 }
                 0 => told.tell(user, "UserDisabled", "{}"),
