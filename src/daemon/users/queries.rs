@@ -184,3 +184,6 @@ pub(crate) async fn analytics(
     let body = UserAnalyticsShape::of(organization_id, (from, to), position.0, figures);
     Ok(([shown("essaim-position", position)], Json(body)).into_response())
 }
+
+#[cfg(test)]
+mod tests;
