@@ -17,6 +17,7 @@ use crate::stream::Version;
 /// What who asks is kept to. Authentication puts it into the request's extensions; where there is none, nobody is kept
 /// to anything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(not(test), expect(dead_code, reason = "authentication makes those that it needs"))]
 pub(crate) enum Boundary {
     /// Sees every organisation.
     #[default]
