@@ -252,6 +252,7 @@ mod tests {
 
             let within = plain.iter().filter(|(key, _)| (from..=to).contains(*key)).map(|(_, value)| value);
             prop_assert_eq!(blocks.sum(&(from..=to)), Total(within.sum()));
+            prop_assert_eq!(blocks.sum(&(0..=u32::MAX)), Total(plain.values().sum()));
             prop_assert_eq!((blocks.len(), blocks.is_empty()), (plain.len(), plain.is_empty()));
             prop_assert!(blocks.descending(None).eq(plain.iter().rev()));
             prop_assert!(blocks.descending(Some(&from)).eq(plain.range(..from).rev()));
