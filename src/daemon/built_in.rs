@@ -2,15 +2,22 @@
 
 use super::config::Config;
 use super::verify::Verifiable;
+use crate::domain::identity::Identity;
 use crate::domain::payment::Payment;
 use crate::domain::payment_expiry::PaymentExpiry;
-use crate::engine::EngineBuilder;
+use crate::domain::user::User;
+use crate::engine::{Engine, EngineBuilder};
 use crate::process_manager::ProcessManager;
 use crate::projections::payment_summaries::PaymentSummaries;
+use crate::projections::user_analytics::UserAnalytics;
+use crate::projections::user_list::UserList;
+use crate::projections::user_profiles::UserProfiles;
 
 /// Gives the engine everything it runs in the daemon.
 pub(crate) fn install(engine: EngineBuilder, config: &Config) -> EngineBuilder {
     let engine = engine.aggregate::<Payment>().projection(PaymentSummaries);
+    let engine = engine.aggregate::<User>().aggregate::<Identity>();
+    let engine = engine.projection(UserProfiles).projection(UserList).projection(UserAnalytics);
     if config.cancel_expired_payments {
         engine.process_manager(PaymentExpiry::after(config.payment_expiry()))
     } else {
@@ -23,5 +30,10 @@ pub(crate) const PROCESS_MANAGERS: [&str; 1] = [PaymentExpiry::NAME];
 
 /// Every projection of the daemon, in the order they are shown.
 pub(crate) fn projections() -> Vec<Box<dyn Verifiable>> {
-    vec![Box::new(PaymentSummaries)]
+    vec![Box::new(PaymentSummaries), Box::new(UserProfiles), Box::new(UserList), Box::new(UserAnalytics)]
+}
+
+/// Whether something of what is installed keeps users in step with an identity provider. Nothing does.
+pub(crate) fn has_identity_provider(_engine: &Engine) -> bool {
+    false
 }

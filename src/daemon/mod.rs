@@ -5,12 +5,13 @@
 //! ├─ serve     bind, start, serve, drain   failure     what ends the program, and its exit codes
 //! │  ├─ connections   accept, at most so many
 //! │  ├─ edge          what wraps every request
-//! │  └─ router        payments, events (the log), admin; request and problem; health, metrics
+//! │  └─ router        payments, users, events (the log), audit, admin; request and problem; health, metrics
 //! ├─ doctor, events, projections           read the store beside a running daemon
 //! └─ built_in  the aggregates and projections that the daemon runs
 //! ```
 
 mod admin;
+mod audit;
 mod built_in;
 pub mod cli;
 pub mod config;
@@ -19,6 +20,7 @@ mod cursor;
 mod document;
 mod edge;
 mod events;
+mod execute;
 pub mod failure;
 mod health;
 mod log_identity;
@@ -30,6 +32,7 @@ mod reading;
 mod request;
 mod serve;
 mod shape;
+mod users;
 mod verify;
 
 use std::time::Duration;
@@ -57,6 +60,13 @@ pub struct AppState {
     pub read_wait: Duration,
 }
 
+impl AppState {
+    /// Whether users are kept in step with an identity provider.
+    pub(crate) fn has_identity_provider(&self) -> bool {
+        built_in::has_identity_provider(&self.engine)
+    }
+}
+
 /// The resources, the pages that explain problems, and the document that describes them all: `/openapi.json`, and as
 /// a page, offline, `/docs`.
 pub fn router(state: AppState) -> axum::Router {
@@ -81,7 +91,16 @@ fn documented() -> (axum::Router<AppState>, utoipa::openapi::OpenApi) {
         .routes(routes!(payments::cancel))
         .routes(routes!(payments::queries::report))
         .routes(routes!(payments::queries::events))
+        .routes(routes!(users::register, users::queries::list))
+        .routes(routes!(users::queries::analytics))
+        .routes(routes!(users::queries::get, users::update, users::delete))
+        .routes(routes!(users::assign_roles))
+        .routes(routes!(users::enable))
+        .routes(routes!(users::disable))
+        .routes(routes!(users::verify_email))
+        .routes(routes!(users::record_login))
         .routes(routes!(events::list))
+        .routes(routes!(audit::search))
         .routes(routes!(admin::list))
         .routes(routes!(admin::digest))
         .routes(routes!(admin::rebuild))
