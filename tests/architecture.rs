@@ -115,12 +115,6 @@ fn identity_providers_know_nothing_of_the_engine() {
 }
 
 #[test]
-fn the_checker_knows_answers_and_log_only() {
-    let bound = |name: &str| name.starts_with("loadtest/checker") || name == "loadtest/history.rs";
-    never("the checker shares nothing with what it checks", bound, &["crate::engine", "crate::actors", "crate::store"]);
-}
-
-#[test]
 fn anyhow_lives_in_main_only() {
     never("anyhow is for main.rs", |name| name != "main.rs", &["anyhow"]);
 }
