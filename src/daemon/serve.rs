@@ -181,7 +181,11 @@ pub(crate) async fn start_engine(config: &Config, take_over: TakeOver) -> Result
         warn!("weak durability is allowed: a crash of the machine may lose acknowledged commands");
     }
     let engine = Engine::builder_shared(store).limits(config.limits()).take_over(take_over);
-    Ok(built_in::install(engine, config).start().await?)
+    let engine = built_in::install(engine, config).start().await?;
+    if let Err(error) = engine.store().index_audit().await {
+        warn!(%error, "the log is not indexed for audits; searching it will be slow");
+    }
+    Ok(engine)
 }
 
 /// Whoever started us may have stopped reading; that is no reason to end.

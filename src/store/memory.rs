@@ -84,6 +84,10 @@ impl EventStore for MemoryStore {
         Ok(self.log().read_log(after, limit, filter))
     }
 
+    async fn index_audit(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn search_log(&self, filter: &AuditFilter, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
         Ok(self.log().search(filter, limit))
     }

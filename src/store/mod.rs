@@ -326,7 +326,15 @@ pub trait EventStore: Send + Sync + 'static {
     /// [`StoreError::Unavailable`] when the database does not answer.
     async fn read_log(&self, after: GlobalPosition, limit: usize, filter: &LogFilter) -> Result<LogPage, StoreError>;
 
-    /// Events that pass the filter, newest first, at most `limit`; the rest of the log is not read for it.
+    /// Makes the indexes by principal and by type that searches want. Every append keeps them from then on, so only a
+    /// program that audits asks for them. On a long log it takes its time, and appends wait; repeating it does no harm.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the database does not answer; searches work without, slowly.
+    async fn index_audit(&self) -> Result<(), StoreError>;
+
+    /// Events that pass the filter, newest first, at most `limit`; with [`EventStore::index_audit`], the rest of the log
+    /// is not read for it.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when the database does not answer.

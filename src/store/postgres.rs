@@ -170,6 +170,11 @@ impl EventStore for PostgresStore {
         self.repeat(|| log::read_log(&self.queries, after, limit, filter)).await
     }
 
+    async fn index_audit(&self) -> Result<(), StoreError> {
+        let made = transact(self.writing()?, |connection| audit::make_indexes(connection).boxed());
+        made.await.map_err(errors::repeatable)
+    }
+
     async fn search_log(&self, filter: &AuditFilter, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
         self.repeat(|| audit::search(&self.queries, filter, limit)).await
     }

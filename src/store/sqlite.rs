@@ -234,6 +234,16 @@ impl EventStore for SqliteStore {
         log::read_log(&self.readers, after, limit, filter).await
     }
 
+    async fn index_audit(&self) -> Result<(), StoreError> {
+        let mut lane = self.write_lane().await?;
+        let made = detached(async move {
+            let mut transaction = lane.begin().await?;
+            let done = audit::make_indexes(&mut transaction.connection).await;
+            lane.finish(transaction, done).await
+        });
+        made.await.map_err(repeatable)
+    }
+
     async fn search_log(&self, filter: &AuditFilter, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
         audit::search(&self.readers, filter, limit).await
     }

@@ -77,6 +77,10 @@ impl EventStore for FaultyStore {
         self.read(self.inner.read_log(after, limit, filter)).await
     }
 
+    async fn index_audit(&self) -> Result<(), StoreError> {
+        self.inner.index_audit().await
+    }
+
     async fn search_log(&self, filter: &AuditFilter, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
         self.faults.before_read().await?;
         self.inner.search_log(filter, limit).await

@@ -1,10 +1,11 @@
 //! This file searches the log for an audit.
 
 use futures::TryStreamExt;
+use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, PgPool};
 
 use super::log::{EventDecoder, reading_events};
-use super::values;
+use super::{errors, values};
 use crate::event::RecordedEvent;
 use crate::store::StoreError;
 use crate::store::audit::AuditFilter;
@@ -27,6 +28,32 @@ const FROM_STREAMS: &str = "
 const OF_PRINCIPAL: &str = " AND left(metadata ->> 'principal', 255) = $3 AND metadata ->> 'principal' = $3";
 const OF_TYPE: &str = " AND event_type = $4";
 const NEWEST_FIRST: &str = " AND position > $5 AND position < $6 ORDER BY position DESC LIMIT $7";
+
+const FIND_INDEXES: &str =
+    "SELECT to_regclass('essaim_events_principal') IS NOT NULL AND to_regclass('essaim_events_type') IS NOT NULL";
+
+const WAIT_FOR_A_LONG_LOG: &str = "SET LOCAL statement_timeout = 0";
+
+// Cut, because a longer entry than a page of the index takes would refuse the event.
+const INDEX_PRINCIPALS: &str = "
+    CREATE INDEX IF NOT EXISTS essaim_events_principal
+    ON essaim_events (left(metadata ->> 'principal', 255), position)";
+
+const INDEX_TYPES: &str = "
+    CREATE INDEX IF NOT EXISTS essaim_events_type ON essaim_events (event_type, position)";
+
+/// See [`crate::store::EventStore::index_audit`]. Looks first: only to find the index there, the statements would wait
+/// for appends under way.
+pub(super) async fn make_indexes(connection: &mut PgConnection) -> Result<(), StoreError> {
+    let failed = |error| errors::not_executed("indexing the log for audits", error);
+    if sqlx::query_scalar(FIND_INDEXES).fetch_one(&mut *connection).await.map_err(failed)? {
+        return Ok(());
+    }
+    for statement in [WAIT_FOR_A_LONG_LOG, INDEX_PRINCIPALS, INDEX_TYPES] {
+        sqlx::query(statement).execute(&mut *connection).await.map_err(failed)?;
+    }
+    Ok(())
+}
 
 /// See [`crate::store::EventStore::search_log`]. A condition that is not wanted is left out, so that the database plans
 /// for those that are.

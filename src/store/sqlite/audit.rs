@@ -2,10 +2,11 @@
 
 use futures::TryStreamExt;
 use serde_json::json;
+use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, SqlitePool};
 
 use super::log::{EventDecoder, reading_events};
-use super::values;
+use super::{errors, values};
 use crate::event::RecordedEvent;
 use crate::store::StoreError;
 use crate::store::audit::AuditFilter;
@@ -26,6 +27,23 @@ const FROM_STREAMS: &str = "
 const OF_PRINCIPAL: &str = " AND CASE WHEN json_valid(e.metadata) THEN e.metadata ->> '$.principal' END = ?2";
 const OF_TYPE: &str = " AND e.event_type = ?3";
 const NEWEST_FIRST: &str = " AND e.position > ?4 AND e.position < ?5 ORDER BY e.position DESC LIMIT ?6";
+
+// Metadata written by other hands may be any text; it must not refuse the event.
+const INDEX_PRINCIPALS: &str = "
+    CREATE INDEX IF NOT EXISTS essaim_events_principal
+    ON essaim_events (CASE WHEN json_valid(metadata) THEN metadata ->> '$.principal' END, position)";
+
+const INDEX_TYPES: &str = "
+    CREATE INDEX IF NOT EXISTS essaim_events_type ON essaim_events (event_type, position)";
+
+/// See [`crate::store::EventStore::index_audit`].
+pub(super) async fn make_indexes(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    for statement in [INDEX_PRINCIPALS, INDEX_TYPES] {
+        let made = sqlx::query(statement).execute(&mut *connection).await;
+        made.map_err(|error| errors::not_executed("indexing the log for audits", error))?;
+    }
+    Ok(())
+}
 
 /// See [`crate::store::EventStore::search_log`]. A condition that is not wanted is left out, so that the database plans
 /// for those that are.

@@ -22,6 +22,7 @@ fn asked_by(principal: &str) -> Metadata {
 /// Ada's opened by ann and closed by eve, bob's opened by ben and closed by ann.
 async fn four_events(log: &dyn StoreUnderTest) -> OpenLog {
     let mut open = OpenLog::of(log).await;
+    open.store.index_audit().await.expect("an empty log can be indexed");
     let steps = [(ada(), 1, "Opened", "ann"), (bob(), 1, "Opened", "ben"), (ada(), 2, "Closed", "eve")];
     for (stream, version, event_type, principal) in steps.into_iter().chain([(bob(), 2, "Closed", "ann")]) {
         let batch = open.batch().event_with(&stream, version, |event| {
