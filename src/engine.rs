@@ -15,6 +15,7 @@ use tracing::info;
 
 use self::parts::{AnyDispatcher, AnyFollower};
 use self::subscription::Subscription;
+use self::synchronisers::AnyWorker;
 use crate::actors::Runtime;
 use crate::actors::admission::Admission;
 use crate::actors::flights::Flights;
@@ -22,6 +23,7 @@ use crate::actors::journal::{JournalStatus, chain};
 use crate::actors::journal_actor::JournalSlot;
 use crate::actors::projection::{Follower, Message as ProjectionMessage};
 use crate::actors::supervisor;
+use crate::actors::synchroniser::Message as SynchroniserMessage;
 use crate::clock::SharedClock;
 use crate::event::RecordedEvent;
 use crate::projections::table::{Digest, Table};
@@ -33,10 +35,12 @@ mod builder;
 mod execute;
 mod parts;
 mod subscription;
+mod synchronisers;
 
 pub use self::builder::{EngineBuilder, StartError};
+pub use self::synchronisers::SynchroniserHandle;
 pub use crate::command::{ExecuteError, NotExecuted, Options, Receipt};
-pub use crate::health::{Check, ProjectionState, ProjectionStatus};
+pub use crate::health::{Check, ProjectionState, ProjectionStatus, SynchroniserStatus};
 pub use crate::limits::Limits;
 pub use crate::projections::read_model::{AtLeast, ReadError, ReadModel, View};
 
@@ -58,11 +62,15 @@ struct Inner {
     categories: Vec<Box<dyn AnyDispatcher>>,
     followers: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     projections: Vec<Arc<dyn AnyFollower>>,
+    synchronisers: Vec<Arc<dyn AnyWorker>>,
     status: Arc<JournalStatus>,
     journal: JournalSlot,
     root: ActorRef<supervisor::Message>,
     stop: CancellationToken,
+    /// Refuses new commands from outside.
     draining: AtomicBool,
+    /// Refuses those of the engine's own parts too.
+    sealed: AtomicBool,
 }
 
 impl Drop for Inner {
@@ -203,7 +211,8 @@ impl Engine {
             };
             Check { name: format!("projection:{}", status.name), ok, detail }
         });
-        [store, journal].into_iter().chain(projections).collect()
+        let synchronisers = inner.synchronisers.iter().map(|worker| worker.check());
+        [store, journal].into_iter().chain(projections).chain(synchronisers).collect()
     }
 
     /// How the projections are doing.
@@ -262,6 +271,9 @@ impl Engine {
         let inner = &self.inner;
         let until = Instant::now() + deadline;
         inner.draining.store(true, Ordering::Release);
+        // While commands of the engine's own parts are still taken: the outcomes of calls under way are among them.
+        let settled = tokio::time::timeout_at(until, self.all_settled()).await.is_ok();
+        inner.sealed.store(true, Ordering::Release);
         let answered = tokio::time::timeout_at(until, self.all_answered()).await.is_ok();
         let saved = tokio::time::timeout_at(until, self.all_saved()).await.is_ok();
         inner.stop.cancel();
@@ -271,8 +283,20 @@ impl Engine {
             let _ = tokio::time::timeout(GRACE, journal.close(NotExecuted::Draining)).await;
         }
         let stopped = inner.root.stop_and_wait(None, Some(GRACE)).await.is_ok();
-        info!(answered, saved, stopped, "engine stopped");
-        answered && saved && stopped
+        info!(settled, answered, saved, stopped, "engine stopped");
+        settled && answered && saved && stopped
+    }
+
+    async fn all_settled(&self) {
+        let finish = |worker: &Arc<dyn AnyWorker>| -> Option<oneshot::Receiver<()>> {
+            if let ProjectionState::Quarantined(_) = worker.status().state {
+                return None;
+            }
+            let (reply, done) = oneshot::channel();
+            worker.tell(SynchroniserMessage::Finish(reply)).then_some(done)
+        };
+        let waiting: Vec<_> = self.inner.synchronisers.iter().filter_map(finish).collect();
+        futures::future::join_all(waiting).await;
     }
 
     async fn all_answered(&self) {

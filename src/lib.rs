@@ -27,6 +27,7 @@ pub mod limits;
 pub mod projections;
 pub mod store;
 pub mod stream;
+pub mod synchroniser;
 pub mod testing;
 
 /// What a program that embeds the engine needs most.

@@ -161,7 +161,9 @@ impl Engine {
     }
 
     fn admit(&self, admission: &Arc<Admission>, size: usize) -> Result<Option<Permit>, Answer> {
-        if self.inner.draining.load(Ordering::Acquire) {
+        let is_internal = Arc::ptr_eq(admission, &self.inner.internal_admission);
+        let closed = if is_internal { &self.inner.sealed } else { &self.inner.draining };
+        if closed.load(Ordering::Acquire) {
             return Err(Answer::NotExecuted(NotExecuted::Draining));
         }
         admission.admit(size).map(Some).ok_or(Answer::Overloaded)
