@@ -344,6 +344,23 @@ async fn while_the_outside_is_down_one_probe_a_second_is_made_and_no_attempt_is_
     assert_eq!(process.handle().status().dead_letters, 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_the_store_is_slow_to_take_is_recorded_once() {
+    let (process, registry) = fresh().await;
+    process.name("ada", "Ada").await;
+    process.faults.hold_appends();
+    process.faults.append_is_held().await;
+
+    // Longer than the deadline of a command: whether the outcome was recorded is unknown by then, and it is sent again.
+    tokio::time::sleep(Limits::default().command_deadline * 2).await;
+    process.faults.release_appends();
+
+    assert_eq!(process.settled("ada", 1).await, Progress::Synced(Version(1)));
+    tokio::time::sleep(CALM).await;
+    assert_eq!(process.outcomes("ada").await, [StandingEvent::Synced { version: 1 }]);
+    assert_eq!(registry.requests().len(), 1);
+}
+
 /// Runs `life` in a runtime of its own, in virtual time, and drops the runtime with everything in it when `life` ends:
 /// a kill.
 fn killed_after<F: Future<Output = ()>>(life: F) {
@@ -423,6 +440,31 @@ fn killed_before_the_checkpoint() {
 
     one_effect_after(&store, &registry);
     assert_eq!(attempts_of(&registry, "ada"), [(1, 1), (1, 2)], "the log says that it was done");
+}
+
+#[test]
+fn after_a_kill_no_call_is_made_before_the_log_was_followed_to_its_end() {
+    let (store, registry) = (MemoryStore::new(), Registry::new());
+    killed_after(async {
+        let process = Process::with_checkpoints(&store, &registry, Pace::default(), CALM * 100).await;
+        registry.behave(|_, _| Fault::Gone { after: None });
+        process.name("ada", "Ada").await;
+        // More events than one page of the store lie between the intent and its outcome.
+        for _ in 0..2_500 {
+            process.engine.execute(&Member::id("bob"), MemberCommand::See).await.unwrap();
+        }
+        registry.behave(|_, _| Fault::None);
+        process.settled("ada", 1).await;
+    });
+    let (requests, looks) = (registry.requests().len(), registry.looks());
+
+    killed_after(async {
+        let process = Process::start(&store, &registry, Pace::default()).await;
+        assert_eq!(process.settled("ada", 1).await, Progress::Synced(Version(1)));
+        process.name("bob", "Bob").await;
+        assert_eq!(process.settled("bob", 2_501).await, Progress::Synced(Version(2_501)));
+    });
+    assert_eq!((registry.requests().len(), registry.looks()), (requests + 1, looks), "bob's call alone");
 }
 
 #[test]
