@@ -5,7 +5,7 @@
 //! ├─ serve     bind, start, serve, drain   failure     what ends the program, and its exit codes
 //! │  ├─ connections   accept, at most so many
 //! │  ├─ edge          what wraps every request
-//! │  └─ router        payments, events (the log), admin; request and problem; health, metrics
+//! │  └─ router        payments, events (the log), admin, synchronisers; request and problem; health, metrics
 //! ├─ doctor, events, projections           read the store beside a running daemon
 //! └─ built_in  the aggregates and projections that the daemon runs
 //! ```
@@ -29,6 +29,7 @@ mod reading;
 mod request;
 mod serve;
 mod shape;
+mod synchronisers;
 mod verify;
 
 use std::time::Duration;
@@ -83,6 +84,13 @@ fn documented() -> (axum::Router<AppState>, utoipa::openapi::OpenApi) {
         .routes(routes!(admin::digest))
         .routes(routes!(admin::rebuild))
         .routes(routes!(admin::release))
+        .routes(routes!(synchronisers::list))
+        .routes(routes!(synchronisers::get))
+        .routes(routes!(synchronisers::reconcile))
+        .routes(routes!(synchronisers::dead_letters::list))
+        .routes(routes!(synchronisers::dead_letters::get))
+        .routes(routes!(synchronisers::dead_letters::retry))
+        .routes(routes!(synchronisers::dead_letters::skip))
         .routes(routes!(pages::explain))
         .split_for_parts()
 }
