@@ -176,3 +176,17 @@ async fn a_claim_taken_and_dropped_again_within_one_batch_must_still_have_been_f
     dropped.unwrap();
     assert!(matches!(taken, Err(ExecuteError::ClaimRefused { .. })), "{taken:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_refuses_checkpoints_is_asked_again_at_its_ease_also_while_draining() {
+    let (engine, faults) = fragile().await;
+    let receipt = engine.execute(&Purse::id("a"), put(1)).await.unwrap();
+    engine.read_model::<Balances>().at_least(receipt.position).within(CALM).await.unwrap();
+    faults.fail_saves();
+
+    engine.shutdown(Duration::from_millis(700)).await;
+
+    // One every 200 ms, and the regular one.
+    let refused = faults.refused_saves();
+    assert!((2..=6).contains(&refused), "{refused} saves in 700 ms");
+}

@@ -34,6 +34,8 @@ struct Switches {
     refused_types: BTreeSet<String>,
     reads_fail: bool,
     read_delay: Duration,
+    saves_fail: bool,
+    refused_saves: u64,
 }
 
 impl Default for Faults {
@@ -90,6 +92,21 @@ impl Faults {
         self.switches().read_delay = by;
     }
 
+    /// Every save of a checkpoint fails with [`StoreError::Unavailable`] until [`Faults::mend_saves`].
+    pub fn fail_saves(&self) {
+        self.switches().saves_fail = true;
+    }
+
+    /// Checkpoints are saved again.
+    pub fn mend_saves(&self) {
+        self.switches().saves_fail = false;
+    }
+
+    /// How many saves of checkpoints failed so.
+    pub fn refused_saves(&self) -> u64 {
+        self.switches().refused_saves
+    }
+
     /// What goes wrong with an append that comes now, once it may be executed.
     pub(super) async fn before_append(&self, batch: &Batch) -> Result<Option<AppendFault>, StoreError> {
         let delay = self.switches().append_delay;
@@ -113,6 +130,15 @@ impl Faults {
             tokio::time::sleep(delay).await;
         }
         if fail { Err(StoreError::Unavailable { what: "reading", source: None }) } else { Ok(()) }
+    }
+
+    pub(super) fn before_save(&self) -> Result<(), StoreError> {
+        let mut switches = self.switches();
+        if !switches.saves_fail {
+            return Ok(());
+        }
+        switches.refused_saves += 1;
+        Err(StoreError::Unavailable { what: "saving a checkpoint", source: None })
     }
 
     async fn pass_the_hold(&self) {

@@ -15,7 +15,7 @@ use crate::store::{
 use crate::stream::{GlobalPosition, StreamId, Version};
 
 /// A store that fails on command. Whatever [`Faults`] does not mention goes through to the store inside: snapshots,
-/// checkpoints, take-overs, fences.
+/// take-overs, fences.
 pub struct FaultyStore {
     inner: SharedStore,
     faults: Faults,
@@ -96,6 +96,7 @@ impl EventStore for FaultyStore {
     }
 
     async fn save_checkpoint(&self, save: CheckpointSave<'_>) -> Result<(), StoreError> {
+        self.faults.before_save()?;
         self.inner.save_checkpoint(save).await
     }
 
