@@ -7,6 +7,7 @@
 //! store keeps it      src/store/        the log, outcomes, claims, snapshots, read tables: memory, SQLite, Postgres
 //! projections show it src/projections/  what a read model is, and the built-in ones
 //! domain decides it   src/domain/       payments: pure, one aggregate a file
+//! identity            src/identity/     outside identity providers: the contract, Keycloak, a stand-in for it
 //! daemon exposes it   src/daemon/       HTTP, configuration, command line
 //! ```
 //!
@@ -23,6 +24,8 @@ pub mod domain;
 pub mod engine;
 pub mod event;
 pub mod health;
+#[cfg(feature = "keycloak")]
+pub mod identity;
 pub mod limits;
 pub mod projections;
 pub mod store;

@@ -76,7 +76,9 @@ fn actors_know_stores_by_their_traits_only() {
 
 #[test]
 fn the_library_below_the_daemon_never_looks_up() {
-    let bound = |name: &str| !name.starts_with("daemon/") && !name.starts_with("loadtest/") && name != "main.rs";
+    // The double is a server of its own, which only tests and its command start.
+    let above = ["daemon/", "loadtest/", "identity/double", "main.rs"];
+    let bound = |name: &str| !above.iter().any(|above| name.starts_with(above));
     never(
         "nothing below the daemon names it",
         bound,
@@ -86,6 +88,14 @@ fn the_library_below_the_daemon_never_looks_up() {
         ["stream.rs", "event.rs", "aggregate.rs", "command.rs", "codec.rs", "clock.rs", "limits.rs", "health.rs"];
     let words = ["crate::actors", "crate::engine", "crate::domain", "tokio::", "sqlx", "ractor"];
     never("contracts stand on nothing", |name| contracts.contains(&name), &words);
+}
+
+#[test]
+fn identity_providers_know_nothing_of_the_engine() {
+    let words =
+        ["crate::actors", "crate::engine", "crate::domain", "crate::projections", "crate::store", "crate::daemon"];
+    never("identity stands on its own", |name| name.starts_with("identity/"), &words);
+    never("only the double serves", |name| name.starts_with("identity/keycloak"), &["axum", "crate::identity::double"]);
 }
 
 #[test]

@@ -17,12 +17,19 @@ mod configuration;
 mod doctor;
 mod events;
 mod export;
+#[cfg(feature = "keycloak")]
+mod keycloak_double;
+#[path = "cli/no_double.rs"]
+#[cfg(not(feature = "keycloak"))]
+mod keycloak_double;
 mod output;
 mod projections;
 
 /// Keys that are worth their lines in the short help, and in that of commands that only read.
 const COMMON: [&str; 6] =
     ["listen", "database", "allow_unauthenticated", "allow_weak_durability", "log_level", "log_format"];
+/// Commands that have nothing to do with the daemon's configuration.
+const WITHOUT_KEYS: [&str; 2] = ["completions", "keycloak-double"];
 const HEADING: &str = "Configuration (also as ESSAIM_<KEY>, or in essaim.toml)";
 
 /// Essaim: event-sourced CQRS on actors. Without a command, serves.
@@ -71,6 +78,8 @@ enum Command {
     /// List, verify or rebuild the read models
     #[command(subcommand)]
     Projections(projections::Action),
+    #[command(flatten)]
+    KeycloakDouble(keycloak_double::Action),
     /// Print a completion script for a shell, e.g. `essaim completions bash > /etc/bash_completion.d/essaim`
     Completions {
         /// The shell
@@ -130,6 +139,7 @@ impl Invocation {
             Command::Serve(flags) => serve::serve(started(layers)?.config, take_over(flags.take_over)).await,
             Command::Events(action) => events::run(action, &started(layers)?.config).await,
             Command::Projections(action) => projections::run(action, &started(layers)?.config).await,
+            Command::KeycloakDouble(action) => keycloak_double::run(action).await,
         }
     }
 }
@@ -168,7 +178,7 @@ fn with_keys(command: clap::Command, serves: bool) -> clap::Command {
     }));
     command.mut_subcommands(|below| {
         let serves = matches!(below.get_name(), "serve");
-        if below.get_name() == "completions" { below } else { with_keys(below, serves) }
+        if WITHOUT_KEYS.contains(&below.get_name()) { below } else { with_keys(below, serves) }
     })
 }
 
