@@ -24,6 +24,8 @@ mod keycloak_double;
 mod keycloak_double;
 mod output;
 mod projections;
+mod remote;
+mod synchronisers;
 
 /// Keys that are worth their lines in the short help, and in that of commands that only read.
 const COMMON: [&str; 6] =
@@ -78,6 +80,12 @@ enum Command {
     /// List, verify or rebuild the read models
     #[command(subcommand)]
     Projections(projections::Action),
+    /// How the systems outside are kept in step, by a running daemon
+    #[command(subcommand)]
+    Synchronisers(synchronisers::Action),
+    /// What a running daemon could not bring outside: list, show, retry, skip
+    #[command(subcommand)]
+    DeadLetters(synchronisers::DeadLetters),
     #[command(flatten)]
     KeycloakDouble(keycloak_double::Action),
     /// Print a completion script for a shell, e.g. `essaim completions bash > /etc/bash_completion.d/essaim`
@@ -139,6 +147,8 @@ impl Invocation {
             Command::Serve(flags) => serve::serve(started(layers)?.config, take_over(flags.take_over)).await,
             Command::Events(action) => events::run(action, &started(layers)?.config).await,
             Command::Projections(action) => projections::run(action, &started(layers)?.config).await,
+            Command::Synchronisers(action) => synchronisers::run(action, &started(layers)?.config).await,
+            Command::DeadLetters(action) => synchronisers::run_dead_letters(action, &started(layers)?.config).await,
             Command::KeycloakDouble(action) => keycloak_double::run(action).await,
         }
     }
