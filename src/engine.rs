@@ -170,6 +170,11 @@ impl Engine {
         &self.inner.store
     }
 
+    /// The epoch this engine writes under, for those who save rows of their own beside the log.
+    pub fn epoch(&self) -> crate::store::Epoch {
+        self.inner.status.epoch()
+    }
+
     /// Position of the last durable event.
     pub fn head(&self) -> GlobalPosition {
         self.inner.runtime.feed.head()

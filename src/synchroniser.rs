@@ -173,19 +173,16 @@ impl Outcome {
     }
 
     /// The id of the command that records it, the same however often it is recorded. `round` counts how often an
-    /// operator asked for another try.
+    /// operator asked for another try; a failure of each is one of its own.
     pub fn effect_id(&self, synchroniser: &str, subject: &str, round: u32) -> CommandId {
-        let round = if let Self::Synced { .. } = self { 0 } else { round };
-        CommandId::from_parts(
-            "essaim effect",
-            &[
-                synchroniser.as_bytes(),
-                subject.as_bytes(),
-                &self.version().0.to_be_bytes(),
-                self.kind().as_bytes(),
-                &round.to_be_bytes(),
-            ],
-        )
+        // An account that was made anew at the same version is another effect.
+        let detail = match self {
+            Self::Synced { outside_id, .. } => outside_id.clone().unwrap_or_default(),
+            Self::Failed { .. } => round.to_string(),
+        };
+        let version = self.version().0.to_be_bytes();
+        let parts = [synchroniser.as_bytes(), subject.as_bytes(), &version, self.kind().as_bytes(), detail.as_bytes()];
+        CommandId::from_parts("essaim effect", &parts)
     }
 }
 

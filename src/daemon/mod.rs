@@ -7,6 +7,7 @@
 //! │  ├─ edge          what wraps every request
 //! │  └─ router        payments, events (the log), admin, synchronisers; request and problem; health, metrics
 //! ├─ doctor, events, projections           read the store beside a running daemon
+//! ├─ provider  users kept in step with Keycloak, and what they did there
 //! └─ built_in  the aggregates and projections that the daemon runs
 //! ```
 
@@ -25,6 +26,11 @@ mod logging;
 mod metrics;
 mod payments;
 mod problem;
+#[cfg(feature = "keycloak")]
+mod provider;
+#[path = "no_provider.rs"]
+#[cfg(not(feature = "keycloak"))]
+mod provider;
 mod reading;
 mod request;
 mod serve;
