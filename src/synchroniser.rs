@@ -218,10 +218,11 @@ pub struct Pace {
     pub first_pause: Duration,
     /// The longest pause of all. Default 60 s.
     pub longest_pause: Duration,
-    /// Attempts before a subject is set aside; those that met an unavailable outside do not count. Default 30.
+    /// Attempts before a subject is set aside; those that met an unavailable outside do not count. Default 100, which
+    /// with these pauses is most of an hour.
     pub max_attempts: u32,
-    /// The breaker opens when so many subjects failed, or so many calls found the outside unavailable, and none
-    /// succeeded in between. Default 10.
+    /// The breaker opens when so many calls found the outside unavailable, or five times as many subjects failed
+    /// otherwise, and none succeeded in between. Default 10.
     pub breaker_failures: usize,
     /// Pause between two probes while the breaker is open. Default 1 s.
     pub probe_every: Duration,
@@ -236,7 +237,7 @@ impl Default for Pace {
             call_deadline: Duration::from_secs(10),
             first_pause: Duration::from_millis(200),
             longest_pause: Duration::from_secs(60),
-            max_attempts: 30,
+            max_attempts: 100,
             breaker_failures: 10,
             probe_every: Duration::from_secs(1),
             reconcile_per_second: 20,

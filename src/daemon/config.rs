@@ -183,7 +183,7 @@ pub struct Config {
     pub keycloak_parallel_users: Bounded<1, 256>,
 
     /// Attempts before a user becomes a dead letter; those while Keycloak is unavailable do not count: 1 to 1000.
-    #[config(default = 30)]
+    #[config(default = 100)]
     pub keycloak_max_attempts: Bounded<1, 1_000>,
 
     /// Milliseconds until a call of Keycloak counts as unanswered: 100 to 120000.

@@ -18,10 +18,15 @@ pub(crate) struct Breaker {
 
 #[derive(Debug)]
 enum State {
-    /// Who failed since the last success, and how many calls found nobody.
+    /// Who failed since the last success, and how many calls found nobody there.
     Closed { failed: HashSet<String>, unavailable: usize },
-    Open { since: Instant, next_probe: Instant, is_probing: bool },
+    /// `found_nobody` is whether calls found nobody there; else they were answered, and failed.
+    Open { since: Instant, next_probe: Instant, is_probing: bool, found_nobody: bool },
 }
+
+/// So many subjects that fail weigh as much as one call that finds nobody there: an outside that fails two calls out
+/// of three is still worth all its places, and a subject that fails ever again says nothing of the outside.
+const AS_GOOD_AS_NOBODY: usize = 5;
 
 /// Whether a call may start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,13 +94,20 @@ impl Breaker {
                     *unavailable += 1;
                 }
                 failed.insert(subject.to_owned());
-                if failed.len() < self.failures && *unavailable < self.failures && wish.is_zero() {
+                let is_enough = *unavailable >= self.failures || failed.len() >= self.failures * AS_GOOD_AS_NOBODY;
+                if !is_enough && wish.is_zero() {
                     return false;
                 }
+                let found_nobody = *unavailable >= self.failures;
                 let now = Instant::now();
                 let next_probe = now + self.probe_every.max(wish);
-                self.state = State::Open { since: now, next_probe, is_probing: false };
+                self.state = State::Open { since: now, next_probe, is_probing: false, found_nobody };
                 true
+            }
+            // Somebody is there again, and how well it does is to be seen.
+            State::Open { found_nobody: true, .. } if was_probe && matches!(failure, Failure::Later { .. }) => {
+                self.state = closed();
+                false
             }
             State::Open { next_probe, is_probing, .. } => {
                 *is_probing &= !was_probe;
@@ -124,19 +136,21 @@ mod tests {
 
     fn opened() -> Breaker {
         let mut breaker = Breaker::new(&Pace::default());
-        (0..10).for_each(|_| drop(breaker.failed("ada", &gone(None), false)));
+        for _ in 0..10 {
+            breaker.failed("ada", &gone(None), false);
+        }
         breaker
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_opens_when_ten_subjects_fail_in_a_row_but_not_for_one_that_fails_ever_again() {
+    async fn it_opens_when_fifty_subjects_fail_in_a_row_but_not_for_one_that_fails_ever_again() {
         let mut breaker = Breaker::new(&Pace::default());
 
         let alone = (0..100).any(|_| breaker.failed("ada", &later(), false));
-        let ninth = (1..9).any(|n| breaker.failed(&n.to_string(), &later(), false));
-        let tenth = breaker.failed("9", &later(), false);
+        let up_to_49 = (1..49).any(|n| breaker.failed(&n.to_string(), &later(), false));
+        let fiftieth = breaker.failed("49", &later(), false);
 
-        assert_eq!((alone, ninth, tenth), (false, false, true));
+        assert_eq!((alone, up_to_49, fiftieth), (false, false, true));
     }
 
     #[tokio::test(start_paused = true)]
@@ -171,6 +185,24 @@ mod tests {
         breaker.probe_starts();
         breaker.answered();
         assert_eq!(breaker.leave(), Leave::Free);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_is_answered_shows_that_somebody_is_there_again_but_not_that_those_who_fail_do_better() {
+        let mut nobody = opened();
+        let mut failing = Breaker::new(&Pace::default());
+        for n in 0..50 {
+            failing.failed(&n.to_string(), &later(), false);
+        }
+        tokio::time::advance(Duration::from_secs(1)).await;
+
+        for breaker in [&mut nobody, &mut failing] {
+            breaker.probe_starts();
+            breaker.failed("ada", &later(), true);
+        }
+
+        assert_eq!(nobody.leave(), Leave::Free);
+        assert_eq!(failing.leave(), Leave::Not(Some(Instant::now() + Duration::from_secs(1))));
     }
 
     #[tokio::test(start_paused = true)]

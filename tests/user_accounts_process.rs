@@ -1,0 +1,1 @@
+//! The daemon and an identity provider, through kills.
