@@ -8,8 +8,11 @@
 //! It is the only one who calls `append`, and there is one batch in flight. Its supervising actor only watches it.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -17,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::answer::{Answer, Keep, Reply};
-use super::feed::Feed;
+use super::feed::{CommittedBatch, Feed};
 use super::snapshots::{PendingSnapshot, SnapshotSender};
 use crate::aggregate::Claim;
 use crate::clock::SharedClock;
@@ -198,7 +201,7 @@ pub(crate) struct Journal {
     clock: SharedClock,
     limits: BatchLimits,
     status: Arc<JournalStatus>,
-    snapshots: SnapshotSender,
+    release: Release,
     stop: CancellationToken,
 }
 
@@ -236,6 +239,46 @@ impl JournalStatus {
     }
 }
 
+/// Answers a batch that committed. The store need not wait meanwhile: it is sent the next batch first.
+struct Release {
+    feed: Arc<Feed>,
+    snapshots: SnapshotSender,
+    committed: Option<(InFlight, CommittedBatch)>,
+}
+
+impl Release {
+    /// Answers this one at the next occasion, and whichever was to be answered before it at once.
+    fn soon(&mut self, part: InFlight, events: CommittedBatch) {
+        self.now();
+        self.committed = Some((part, events));
+    }
+
+    /// Lets `sent` begin before it answers.
+    async fn while_waiting_for<T>(&mut self, mut sent: impl Future<Output = T> + Unpin) -> T {
+        let begun = poll_fn(|context| Poll::Ready(Pin::new(&mut sent).poll(context))).await;
+        if let Poll::Ready(result) = begun {
+            return result;
+        }
+        self.now();
+        sent.await
+    }
+
+    /// Publishes, then answers: whoever has an answer finds its events in the feed.
+    fn now(&mut self) {
+        let Some((mut part, events)) = self.committed.take() else { return };
+        metrics::histogram!("essaim_journal_batch_commands").record(part.0.len() as f64);
+        metrics::counter!("essaim_events_appended_total").increment(events.len() as u64);
+        let base = events.first().map_or_else(|| self.feed.head().0, |event| event.position.0 - 1);
+        self.feed.publish(Arc::clone(&events));
+        let mut behind = 0;
+        for append in part.0.drain(..) {
+            behind += append.events.len();
+            let last = if append.events.is_empty() { None } else { Some(&events[behind - 1]) };
+            append.commit(GlobalPosition(base + behind as u64), last, &self.snapshots);
+        }
+    }
+}
+
 /// How one attempt to append ended.
 enum Attempt {
     Committed(Arc<[RecordedEvent]>),
@@ -266,11 +309,11 @@ impl Journal {
             head,
             doubtful: false,
             fenced: false,
-            feed,
+            feed: Arc::clone(&feed),
             clock,
             limits,
             status,
-            snapshots,
+            release: Release { feed, snapshots, committed: None },
             stop,
         }
     }
@@ -280,6 +323,10 @@ impl Journal {
         let mut waiting = Vec::new();
         let stop = self.stop.clone();
         loop {
+            // With the next batch at hand, the last one is answered while that one is under way.
+            if self.appends.is_empty() {
+                self.release.now();
+            }
             let received = tokio::select! {
                 biased;
                 received = self.appends.recv_many(&mut waiting, self.limits.max_commands) => received,
@@ -366,7 +413,10 @@ impl Journal {
             let losers = set_losers_aside(&mut part);
             match self.attempt(&part).await {
                 Attempt::Committed(events) => {
-                    self.release(part, &events);
+                    self.release.soon(part, events);
+                    if !losers.is_empty() {
+                        self.release.now();
+                    }
                     losers.into_iter().for_each(|(append, fault)| append.hand_back(fault));
                     continue;
                 }
@@ -428,11 +478,12 @@ impl Journal {
                 }
             }
             let bare = batch.events.is_empty() && batch.outcomes.is_empty() && batch.claims.is_empty();
-            let result = if bare {
-                self.writer.check_fence(self.head.epoch, self.head.batch).await
+            let sent = if bare {
+                self.writer.check_fence(self.head.epoch, self.head.batch)
             } else {
-                self.writer.append(&batch).await
+                self.writer.append(&batch)
             };
+            let result = self.release.while_waiting_for(sent).await;
             match result {
                 Ok(()) => {
                     self.answered();
@@ -521,22 +572,9 @@ impl Journal {
         }
     }
 
-    /// Publishes, then answers: whoever has an answer finds its events in the feed.
-    fn release(&self, mut part: InFlight, events: &Arc<[RecordedEvent]>) {
-        metrics::histogram!("essaim_journal_batch_commands").record(part.0.len() as f64);
-        metrics::counter!("essaim_events_appended_total").increment(events.len() as u64);
-        let base = events.first().map_or(self.head.position.0, |event| event.position.0 - 1);
-        self.feed.publish(Arc::clone(events));
-        let mut behind = 0;
-        for append in part.0.drain(..) {
-            behind += append.events.len();
-            let last = if append.events.is_empty() { None } else { Some(&events[behind - 1]) };
-            append.commit(GlobalPosition(base + behind as u64), last, &self.snapshots);
-        }
-    }
-
     /// Connects anew under a raised epoch, however long that takes, and compares what is there with what was known.
     async fn reclaim(&mut self) -> Result<(), ()> {
+        self.release.now();
         let mut wait = Duration::from_millis(20);
         loop {
             match self.writer.reclaim().await {

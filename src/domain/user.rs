@@ -193,6 +193,13 @@ impl UserRejection {
     }
 }
 
+impl UserEvent {
+    /// Whether the identity provider has to learn of it. Logins it knows: it is where they happen.
+    pub fn is_wanted_outside(&self) -> bool {
+        !matches!(self, Self::UserLoggedIn { .. })
+    }
+}
+
 impl User {
     /// What the user is; none before it was registered.
     pub fn profile(&self) -> Option<&Profile> {
@@ -251,7 +258,7 @@ impl Profile {
 }
 
 /// Puts the changed value in place of the present one, when there is one.
-pub(crate) fn replace<T: Clone>(present: &mut T, changed: &Option<T>) {
+fn replace<T: Clone>(present: &mut T, changed: &Option<T>) {
     if let Some(changed) = changed {
         present.clone_from(changed);
     }
