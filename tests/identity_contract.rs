@@ -1,6 +1,8 @@
 //! One contract for the identity provider, held by a real Keycloak and by its double alike: what the synchroniser rests
 //! on, asserted by asking the realm itself.
 
+#[path = "support/mailbox.rs"]
+mod mailbox;
 #[path = "support/realm.rs"]
 mod realm;
 
@@ -55,6 +57,7 @@ contract! {
     an_address_verified_there_stays_verified_until_it_changes,
     listing_goes_through_every_account_page_by_page,
     logins_are_polled_once_each_oldest_first,
+    a_verified_address_is_polled_with_the_address_it_was,
     a_realm_as_it_should_be_is_ready,
     readiness_names_each_missing_setting_and_how_to_mend_it,
     readiness_names_the_rights_that_our_client_lacks,
@@ -411,6 +414,20 @@ async fn logins_are_polled_once_each_oldest_first(realm: &Realm) {
     assert_eq!(polled.iter().map(|event| &event.id).collect::<BTreeSet<_>>().len(), 6);
 }
 
+async fn a_verified_address_is_polled_with_the_address_it_was(realm: &Realm) {
+    let keycloak = realm.keycloak();
+    let id = keycloak.put(&wanted("ada"), None).await.unwrap();
+
+    realm.verify_email("ada").await;
+
+    assert_eq!(realm.account("ada").await.unwrap()["emailVerified"], true);
+    let page = keycloak.events(None, 10).await.unwrap();
+    let [event] = &page.events[..] else { panic!("one event: {page:?}") };
+    assert_eq!((event.kind, &event.account), (EventKind::EmailVerified, &id));
+    assert_eq!(event.email.as_deref(), Some("ada@example.org"));
+    assert_eq!(keycloak.events(page.next.as_ref(), 10).await.unwrap().events, []);
+}
+
 async fn a_realm_as_it_should_be_is_ready(realm: &Realm) {
     let checks = realm.keycloak().check().await;
 
@@ -494,7 +511,7 @@ async fn a_realm_that_drops_our_attributes_is_a_fault_of_the_set_up_and_of_no_us
         matches!(&known, ProviderError::Configuration { detail } if detail.contains("unmanagedAttributePolicy")),
         "{known}"
     );
-    assert!(!matches!(again, Err(ProviderError::Permanent { .. })), "{again:?}");
+    assert!(matches!(again, Err(ProviderError::Configuration { .. })), "{again:?}");
 }
 
 async fn a_wrong_secret_client_or_realm_is_a_fault_of_the_set_up_and_names_no_secret(realm: &Realm) {

@@ -75,7 +75,12 @@ fn account(owner: &str, version: u64, name: &str) -> Account {
 }
 
 fn attempts_of(registry: &Registry, member: &str) -> Vec<(u32, u64)> {
-    registry.requests().into_iter().filter(|request| request.1 == member).map(|request| (request.2, request.3)).collect()
+    registry
+        .requests()
+        .into_iter()
+        .filter(|request| request.1 == member)
+        .map(|request| (request.2, request.3))
+        .collect()
 }
 
 async fn until(what: &str, reached: impl Fn() -> bool) {

@@ -1,6 +1,8 @@
 //! Users and their accounts at an identity provider, from our log to the realm itself: in the double, and in a real
 //! Keycloak where there is one.
 
+#[path = "support/mailbox.rs"]
+mod mailbox;
 #[path = "support/realm.rs"]
 mod realm;
 
@@ -142,7 +144,8 @@ async fn what_becomes_of_a_user_becomes_of_the_account(realm: &Realm) {
         json!([{"IdentityLinked": {"provider_id": id}}, {"IdentitySynced": {"version": 1}}])
     );
 
-    desk.brings(ada, json!({"Update": {"username": "augusta", "email": "byron@example.org", "last_name": "Byron"}})).await;
+    desk.brings(ada, json!({"Update": {"username": "augusta", "email": "byron@example.org", "last_name": "Byron"}}))
+        .await;
     let account = realm.account("augusta").await.unwrap();
     assert_eq!(shown(&account), ["byron@example.org", "Ada", "Byron"]);
     assert_eq!(account["id"], id, "it is the same account");
@@ -265,7 +268,8 @@ async fn whatever_the_provider_does_there_is_one_account_for_each_user_and_a_let
     realm.double.as_ref().unwrap().set_faults(Faults::default()).unwrap();
     assert_eq!(desk.handle().status().dead_letters as u128, HOPELESS);
     assert_eq!(u128::from(realm.count().await), users, "those that are not ours, and one for each of the others");
-    let names: BTreeSet<_> = desk.handle().dead_letters(None, 100).into_iter().map(|(_, letter)| letter.subject).collect();
+    let names: BTreeSet<_> =
+        desk.handle().dead_letters(None, 100).into_iter().map(|(_, letter)| letter.subject).collect();
     assert_eq!(names, (1..=HOPELESS).map(|n| Uuid::from_u128(n).to_string()).collect());
     for n in [HOPELESS, users - 1] {
         let account = realm.account(&format!("user{n}")).await.unwrap();

@@ -189,8 +189,11 @@ impl<S: Synchroniser> Worker<S> {
         metrics::gauge!("essaim_synchroniser_pending", "synchroniser" => S::NAME).set(pending as f64);
         metrics::gauge!("essaim_synchroniser_dead_letters", "synchroniser" => S::NAME).set(dead_letters as f64);
         metrics::gauge!("essaim_synchroniser_calls_in_flight", "synchroniser" => S::NAME).set(under_way as f64);
-        metrics::gauge!("essaim_synchroniser_breaker_open", "synchroniser" => S::NAME)
-            .set(if is_open { 1.0 } else { 0.0 });
+        metrics::gauge!("essaim_synchroniser_breaker_open", "synchroniser" => S::NAME).set(if is_open {
+            1.0
+        } else {
+            0.0
+        });
     }
 }
 

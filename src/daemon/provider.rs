@@ -87,7 +87,12 @@ impl Provider {
         tokio::spawn(async move {
             for check in identities.check().await.into_iter().filter(|check| !check.ok) {
                 let remedy = check.remedy.unwrap_or_default();
-                warn!(check = check.name, detail = check.detail, remedy, "the identity provider is not set up as needed");
+                warn!(
+                    check = check.name,
+                    detail = check.detail,
+                    remedy,
+                    "the identity provider is not set up as needed"
+                );
             }
         });
         let every = config.keycloak_poll_every_ms.milliseconds();

@@ -70,7 +70,11 @@ impl SynchroniserHandle {
 
     /// At most `limit` dead letters, those first whose last intent was recorded first; behind `after`, the position of
     /// the intent and the subject of the last one seen.
-    pub fn dead_letters(&self, after: Option<(GlobalPosition, String)>, limit: usize) -> Vec<(GlobalPosition, DeadLetter)> {
+    pub fn dead_letters(
+        &self,
+        after: Option<(GlobalPosition, String)>,
+        limit: usize,
+    ) -> Vec<(GlobalPosition, DeadLetter)> {
         self.worker.dead_letters(after, limit)
     }
 
@@ -204,8 +208,7 @@ impl<S: Synchroniser> AnyWorker for Worker<S> {
             reached = last.version;
             let intents = events.iter().filter(|event| {
                 // One that this program does not understand is shown rather than hidden.
-                event.version <= letter.wanted
-                    && with_decoded::<S::Subject, _>(event, S::is_intent).unwrap_or(true)
+                event.version <= letter.wanted && with_decoded::<S::Subject, _>(event, S::is_intent).unwrap_or(true)
             });
             waiting.extend(intents.map(|event| WaitingChange {
                 version: event.version,

@@ -10,6 +10,7 @@ pub struct Daemon {
     child: Child,
     database: String,
     port: u16,
+    flags: Vec<String>,
 }
 
 impl Daemon {
@@ -23,7 +24,9 @@ impl Daemon {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("it is bound").port();
         drop(listener);
-        let daemon = Self { child: spawn(database, port, flags), database: database.into(), port };
+        let child = spawn(database, port, flags);
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let daemon = Self { child, database: database.into(), port, flags };
         daemon.ready().await;
         daemon
     }
@@ -36,11 +39,12 @@ impl Daemon {
         self.child.id()
     }
 
-    /// SIGKILL, and a new one right behind it.
+    /// SIGKILL, and a new one with the same flags right behind it.
     pub async fn kill_and_restart(&mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it ends");
-        self.child = spawn(&self.database, self.port, &[]);
+        let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
+        self.child = spawn(&self.database, self.port, &flags);
         self.alive().await;
     }
 

@@ -101,7 +101,9 @@ impl Aggregate for Standing {
 pub enum Fault {
     None,
     /// Not done.
-    Busy { after: Option<Duration> },
+    Busy {
+        after: Option<Duration>,
+    },
     /// Done, and the answer is lost.
     AnswerLost,
     /// Done, and never answered.
@@ -109,7 +111,9 @@ pub enum Fault {
     /// Refused for good.
     Refused,
     /// Nobody there.
-    Gone { after: Option<Duration> },
+    Gone {
+        after: Option<Duration>,
+    },
 }
 
 /// Where a request may be held, so that the process can be killed there.
@@ -327,7 +331,8 @@ impl Synchroniser for ToRegistry {
             (None, false) => Seen::Differs(vec!["missing".into()]),
             (Some(_), true) => Seen::Differs(vec!["left over".into()]),
             (Some(account), false) => {
-                let fields = [("version", account.version == call.version.0), ("name", account.name == call.wanted.name)];
+                let fields =
+                    [("version", account.version == call.version.0), ("name", account.name == call.wanted.name)];
                 let differs: Vec<_> =
                     fields.into_iter().filter(|(_, equal)| !equal).map(|(name, _)| name.to_owned()).collect();
                 if differs.is_empty() {

@@ -10,6 +10,7 @@ use std::io::Write;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::mailbox::Mailbox;
 use essaim::identity::double::{Double, DoubleClient, DoubleOptions};
 use essaim::identity::keycloak::{Keycloak, KeycloakOptions};
 use reqwest::{Method, StatusCode};
@@ -133,6 +134,22 @@ impl Realm {
     /// What the realm answers to a login by password.
     pub async fn login(&self, username: &str) -> (StatusCode, Value) {
         self.token(&self.name, &[("client_id", DESK), ("username", username), ("password", PASSWORD)]).await
+    }
+
+    /// Does what a user does who follows the link in the message: the address is theirs from then on.
+    pub async fn verify_email(&self, username: &str) {
+        if let Some(double) = &self.double {
+            assert!(double.verify_email(username), "there is such a user");
+            return;
+        }
+        let mut mailbox = Mailbox::open().await;
+        let server = json!({"host": "127.0.0.1", "port": mailbox.port.to_string(), "from": "realm@example.org"});
+        self.change(json!({"smtpServer": server})).await;
+        let id = self.account(username).await.expect("there is such a user")["id"].clone();
+        let path = self.path(&format!("/users/{}/send-verify-email?client_id={DESK}", id.as_str().expect("an id")));
+        let (status, answer) = self.request(Method::PUT, &path, None).await;
+        assert_eq!(status, 204, "{answer}");
+        mailbox.follow_link().await;
     }
 
     pub async fn sessions(&self, id: &str) -> usize {

@@ -101,7 +101,12 @@ impl Book {
     }
 
     /// The call for this subject has ended; its row changes as the call says and it is due again when it is pending.
-    pub(crate) fn land<T>(&mut self, subject: &str, now: DateTime<Utc>, change: impl FnOnce(&mut SubjectRow) -> T) -> T {
+    pub(crate) fn land<T>(
+        &mut self,
+        subject: &str,
+        now: DateTime<Utc>,
+        change: impl FnOnce(&mut SubjectRow) -> T,
+    ) -> T {
         self.under_way.remove(subject);
         self.change(subject, now, change)
     }

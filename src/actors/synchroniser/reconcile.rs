@@ -88,8 +88,7 @@ impl<S: Synchroniser> Worker<S> {
 
     async fn look_at(&self, row: &SubjectRow, repairs: bool) {
         let differs = self.compare(row).await;
-        let is_unchanged =
-            self.book().get(&row.subject).is_some_and(|now| is_settled(now) && now.synced == row.synced);
+        let is_unchanged = self.book().get(&row.subject).is_some_and(|now| is_settled(now) && now.synced == row.synced);
         match differs {
             Some(differs) if is_unchanged && differs.is_empty() => self.note(|report| report.checked += 1),
             Some(differs) if is_unchanged => {

@@ -273,7 +273,6 @@ fn small(values: &mut Values) -> Result<u32, RowError> {
     Ok(u32::try_from(unsigned(values)?).unwrap_or(u32::MAX))
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

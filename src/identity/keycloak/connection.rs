@@ -250,8 +250,15 @@ impl Connection {
 
     /// Another's text, which may repeat what we sent, as a log can bear it.
     fn quote(&self, text: &str) -> String {
-        let secret = self.client_secret.expose_secret();
-        let text = if secret.is_empty() { text.to_owned() } else { text.replace(secret, "[secret]") };
+        let mut text = text.to_owned();
+        for (secret, name) in [
+            (self.client_secret.expose_secret(), "[secret]"),
+            (self.tokens.value().as_deref().unwrap_or_default(), "[token]"),
+        ] {
+            if !secret.is_empty() {
+                text = text.replace(secret, name);
+            }
+        }
         let words = text.split_whitespace().map(|word| if word.len() > LONGEST_WORD { "[long]" } else { word });
         quoted(&words.collect::<Vec<_>>().join(" "))
     }
@@ -321,14 +328,14 @@ fn lost(error: &reqwest::Error) -> Lost {
 
 /// What TLS says, when the handshake failed for a reason that lasts.
 fn tls_error(error: &reqwest::Error) -> Option<String> {
-    if !error.is_connect() {
-        return None;
-    }
-    chain(error).find_map(|cause| {
-        let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        tls.or_else(|| cause.downcast_ref::<rustls::Error>()).map(|tls| quoted(&tls.to_string()))
-    })
+    let told = error.is_connect().then(|| chain(error).find_map(told_by_tls))?;
+    told.map(|tls| quoted(&tls.to_string()))
+}
+
+/// The error of TLS within one of input and output, which may be wrapped in others of its kind.
+fn told_by_tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    error.downcast_ref().or_else(|| told_by_tls(inner?))
 }
 
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

@@ -82,6 +82,12 @@ impl Tokens {
         }
     }
 
+    /// The token in force as it was granted, for finding it in texts.
+    pub(super) fn value(&self) -> Option<String> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        Some(current.as_ref()?.header.to_str().ok()?.trim_start_matches("Bearer ").to_owned())
+    }
+
     fn alive(&self) -> Option<Arc<Token>> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         current.clone().filter(|token| Instant::now() < token.expires_at)
