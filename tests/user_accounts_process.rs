@@ -222,6 +222,39 @@ async fn a_daemon_whose_provider_is_down_is_ready_and_brings_its_users_when_it_i
     assert_eq!(realm.count().await, 20);
 }
 
+#[tokio::test]
+async fn a_client_may_wait_until_its_user_is_at_the_provider_and_is_told_when_it_is_not_yet() {
+    let (_folder, database) = registered(&[]).await;
+    let realm = Realm::double().await;
+    let daemon = daemon(&database, &realm).await;
+    let client = reqwest::Client::new();
+    let register = async |name: &str, deadline_ms: u64, wait: &str| {
+        let body = json!({"username": name, "email": format!("{name}@example.org"), "first_name": "Ada",
+            "last_name": "Byron", "organization_id": Uuid::from_u128(42)});
+        let request = client.post(format!("{}/v1/users{wait}", daemon.address())).json(&body);
+        let answer = request.header("essaim-deadline-ms", deadline_ms).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+
+    let (status, synced) = register("ada", 20_000, "?wait=synced").await;
+    assert_eq!((status, &synced["sync"]), (201, &json!("synced")), "{synced}");
+    assert!(realm.account("ada").await.is_some());
+    realm.create(json!({"username": "bob", "enabled": true})).await;
+    let (status, failed) = register("bob", 20_000, "?wait=synced").await;
+    assert_eq!((status, &failed["sync"]), (201, &json!("failed")), "{failed}");
+    let logins = format!("{}/v1/users/{}/logins?wait=synced", daemon.address(), synced["id"].as_str().unwrap());
+    let login = client.post(logins).json(&json!({"at": "2026-11-22T02:35:00Z"})).send().await.unwrap();
+    assert_eq!(login.status(), 200, "a login is nothing the provider has to follow");
+    assert_eq!(login.json::<Value>().await.unwrap()["sync"], "synced");
+
+    realm.double.as_ref().unwrap().set_faults(Faults { outage: true, ..Faults::default() }).unwrap();
+    let (status, pending) = register("cyd", 300, "?wait=synced").await;
+    assert_eq!((status, &pending["sync"]), (202, &json!("pending")), "{pending}");
+    let (status, plain) = register("dan", 5_000, "").await;
+    assert_eq!((status, &plain["sync"]), (201, &Value::Null), "who does not wait is answered as ever");
+    assert_eq!(register("eve", 5_000, "?wait=ever").await.0, 400);
+}
+
 #[test]
 fn a_provider_that_cannot_be_is_refused_at_the_start_with_the_key_that_is_wrong_and_no_secret() {
     let run = |flags: &[&str]| {

@@ -175,6 +175,7 @@ impl<S: Synchroniser> Worker<S> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Wakes those who wait for a subject.
     fn tell_settled(&self) {
         self.settled.send_modify(|count| *count += 1);
     }
@@ -268,9 +269,12 @@ pub(crate) struct Working<S: Synchroniser> {
     /// No call is made before the log was followed up to here: what stands in it may settle a subject.
     ready_at: GlobalPosition,
     saves: Saves,
-    alarm: Option<(Instant, JoinHandle<Result<(), ractor::MessagingErr<Message>>>)>,
+    alarm: Option<(Instant, Alarm)>,
     finishing: Vec<oneshot::Sender<()>>,
 }
+
+/// A message to come.
+type Alarm = JoinHandle<Result<(), ractor::MessagingErr<Message>>>;
 
 /// Pause after a failure of our own side before a subject is tried again.
 const HINDERED_PAUSE: Duration = Duration::from_secs(2);
@@ -399,11 +403,10 @@ impl<S: Synchroniser> Working<S> {
         let was_open = breaker.open_since().is_some();
         match evidence {
             Some(Ok(())) => breaker.answered(),
-            Some(Err(failure)) => {
-                if breaker.failed(subject, &failure, was_probe) {
-                    warn!(synchroniser = S::NAME, %failure, "the outside is taken for unavailable; probing");
-                }
+            Some(Err(failure)) if breaker.failed(subject, &failure, was_probe) => {
+                warn!(synchroniser = S::NAME, %failure, "the outside is taken for unavailable; probing");
             }
+            Some(Err(_)) => {}
             None if was_probe => breaker.probe_learnt_nothing(),
             None => {}
         }

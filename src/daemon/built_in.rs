@@ -5,15 +5,25 @@ use super::verify::Verifiable;
 use crate::domain::identity::Identity;
 use crate::domain::payment::Payment;
 use crate::domain::user::User;
-use crate::engine::EngineBuilder;
+use crate::engine::{Engine, EngineBuilder, SynchroniserHandle};
 use crate::projections::payment_summaries::PaymentSummaries;
+use crate::projections::user_analytics::UserAnalytics;
+use crate::projections::user_list::UserList;
+use crate::projections::user_profiles::UserProfiles;
 
 /// Gives the engine everything it runs in the daemon.
 pub(crate) fn install(engine: EngineBuilder, _config: &Config) -> EngineBuilder {
-    engine.aggregate::<Payment>().projection(PaymentSummaries).aggregate::<User>().aggregate::<Identity>()
+    let engine = engine.aggregate::<Payment>().projection(PaymentSummaries);
+    let engine = engine.aggregate::<User>().aggregate::<Identity>();
+    engine.projection(UserProfiles).projection(UserList).projection(UserAnalytics)
 }
 
 /// Every projection of the daemon, in the order they are shown.
 pub(crate) fn projections() -> Vec<Box<dyn Verifiable>> {
-    vec![Box::new(PaymentSummaries)]
+    vec![Box::new(PaymentSummaries), Box::new(UserProfiles), Box::new(UserList), Box::new(UserAnalytics)]
+}
+
+/// What keeps users in step with an identity provider, when one is configured.
+pub(crate) fn identity_provider(engine: &Engine) -> Option<SynchroniserHandle> {
+    engine.synchroniser("user_accounts")
 }

@@ -5,13 +5,14 @@
 //! ├─ serve     bind, start, serve, drain   failure     what ends the program, and its exit codes
 //! │  ├─ connections   accept, at most so many
 //! │  ├─ edge          what wraps every request
-//! │  └─ router        payments, events (the log), admin, synchronisers; request and problem; health, metrics
+//! │  └─ router        payments, users, events (the log), audit, admin, synchronisers; request and problem; health, metrics
 //! ├─ doctor, events, projections           read the store beside a running daemon
 //! ├─ provider  users kept in step with Keycloak, and what they did there
 //! └─ built_in  the aggregates and projections that the daemon runs
 //! ```
 
 mod admin;
+mod audit;
 mod built_in;
 pub mod cli;
 pub mod config;
@@ -20,6 +21,7 @@ mod cursor;
 mod document;
 mod edge;
 mod events;
+mod execute;
 pub mod failure;
 mod health;
 mod logging;
@@ -36,12 +38,13 @@ mod request;
 mod serve;
 mod shape;
 mod synchronisers;
+mod users;
 mod verify;
 
 use std::time::Duration;
 
 use axum::extract::Request;
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -63,15 +66,23 @@ pub struct AppState {
     pub read_wait: Duration,
 }
 
+impl AppState {
+    /// Whether users are kept in step with an identity provider.
+    pub(crate) fn has_identity_provider(&self) -> bool {
+        built_in::identity_provider(&self.engine).is_some()
+    }
+}
+
 /// The resources, the pages that explain problems, and the document that describes them all: `/openapi.json`, and as
 /// a page, offline, `/docs`.
 pub fn router(state: AppState) -> axum::Router {
     let (routes, document) = documented();
     routes
-        .with_state(state)
+        .with_state(state.clone())
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
         .fallback(pages::unknown_route)
         .method_not_allowed_fallback(pages::unknown_method)
+        .layer(from_fn_with_state(state, users::waiting::wait_when_told))
         .layer(from_fn(correlated))
 }
 
@@ -85,7 +96,16 @@ fn documented() -> (axum::Router<AppState>, utoipa::openapi::OpenApi) {
         .routes(routes!(payments::cancel))
         .routes(routes!(payments::queries::report))
         .routes(routes!(payments::queries::events))
+        .routes(routes!(users::register, users::queries::list))
+        .routes(routes!(users::queries::analytics))
+        .routes(routes!(users::queries::get, users::update, users::delete))
+        .routes(routes!(users::assign_roles))
+        .routes(routes!(users::enable))
+        .routes(routes!(users::disable))
+        .routes(routes!(users::verify_email))
+        .routes(routes!(users::record_login))
         .routes(routes!(events::list))
+        .routes(routes!(audit::search))
         .routes(routes!(admin::list))
         .routes(routes!(admin::digest))
         .routes(routes!(admin::rebuild))

@@ -52,11 +52,27 @@ impl SynchroniserHandle {
 
     /// Waits until `version` of this subject is outside, set aside or skipped, at most this long; what it is then.
     pub async fn settled(&self, subject: &str, version: Version, within: Duration) -> Progress {
+        self.until_settled(within, || self.progress(subject, version)).await
+    }
+
+    /// Waits until whatever stands in the log up to the receipt of a command to this subject is outside, set aside or
+    /// skipped, at most this long; what it is then. The command need not have been an intent.
+    pub async fn settled_behind(
+        &self,
+        subject: &str,
+        receipt: (Version, GlobalPosition),
+        within: Duration,
+    ) -> Progress {
+        let (version, position) = receipt;
+        self.until_settled(within, || self.worker.progress_behind(subject, version, position)).await
+    }
+
+    async fn until_settled(&self, within: Duration, progress: impl Fn() -> Progress) -> Progress {
         let mut moved = self.worker.moved();
         let settled = async {
             loop {
                 moved.mark_unchanged();
-                let progress = self.progress(subject, version);
+                let progress = progress();
                 if progress != Progress::Pending || moved.changed().await.is_err() {
                     return progress;
                 }
@@ -64,7 +80,7 @@ impl SynchroniserHandle {
         };
         match tokio::time::timeout(within, settled).await {
             Ok(progress) => progress,
-            Err(_) => self.progress(subject, version),
+            Err(_) => progress(),
         }
     }
 
@@ -126,6 +142,7 @@ impl SynchroniserHandle {
 pub(super) trait AnyWorker: Send + Sync {
     fn status(&self) -> SynchroniserStatus;
     fn progress(&self, subject: &str, version: Version) -> Progress;
+    fn progress_behind(&self, subject: &str, version: Version, position: GlobalPosition) -> Progress;
     fn moved(&self) -> watch::Receiver<u64>;
     fn dead_letters(&self, after: Option<(GlobalPosition, String)>, limit: usize) -> Vec<(GlobalPosition, DeadLetter)>;
     async fn dead_letter(
@@ -181,6 +198,17 @@ impl<S: Synchroniser> AnyWorker for Worker<S> {
 
     fn progress(&self, subject: &str, version: Version) -> Progress {
         self.book().get(subject).map_or(Progress::Pending, |row| row.progress(version))
+    }
+
+    fn progress_behind(&self, subject: &str, version: Version, position: GlobalPosition) -> Progress {
+        if self.position.load(Ordering::Acquire) < position.0 {
+            return Progress::Pending;
+        }
+        match self.book().get(subject) {
+            Some(row) => row.progress(version.min(row.wanted)),
+            // Followed beyond it, and nobody wants anything of it.
+            None => Progress::Synced(Version::EMPTY),
+        }
     }
 
     fn moved(&self) -> watch::Receiver<u64> {

@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use self::log::{Alive, Log};
+use super::audit::AuditFilter;
 use super::{
     Batch, Checkpoint, CheckpointSave, Epoch, EventStore, Head, LoadRequest, LoadedStream, LogFilter, LogPage,
     LogWriter, RowSink, Snapshot, StoreError, StoredOutcome, TakeOver,
@@ -81,6 +82,10 @@ impl EventStore for MemoryStore {
 
     async fn read_log(&self, after: GlobalPosition, limit: usize, filter: &LogFilter) -> Result<LogPage, StoreError> {
         Ok(self.log().read_log(after, limit, filter))
+    }
+
+    async fn search_log(&self, filter: &AuditFilter, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
+        Ok(self.log().search(filter, limit))
     }
 
     async fn read_outcomes(&self, commands: &[CommandId]) -> Result<Vec<StoredOutcome>, StoreError> {

@@ -15,11 +15,13 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use self::audit::AuditFilter;
 use crate::aggregate::Claim;
 use crate::event::{ChainHash, CommandId, RecordedEvent};
 use crate::projections::{TableSpec, Value};
 use crate::stream::{GlobalPosition, StreamId, Version};
 
+pub mod audit;
 pub mod memory;
 pub mod open;
 #[cfg(feature = "postgres")]
@@ -322,6 +324,12 @@ pub trait EventStore: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Unavailable`] when the database does not answer.
     async fn read_log(&self, after: GlobalPosition, limit: usize, filter: &LogFilter) -> Result<LogPage, StoreError>;
+
+    /// Events that pass the filter, newest first, at most `limit`; the rest of the log is not read for it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the database does not answer.
+    async fn search_log(&self, filter: &AuditFilter, limit: usize) -> Result<Vec<RecordedEvent>, StoreError>;
 
     /// The kept outcomes among these commands, in any order.
     ///

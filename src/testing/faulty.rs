@@ -8,6 +8,7 @@ use super::faults::{AppendFault, Faults};
 use crate::aggregate::Claim;
 use crate::event::{CommandId, RecordedEvent};
 use crate::projections::TableSpec;
+use crate::store::audit::AuditFilter;
 use crate::store::{
     Batch, Checkpoint, CheckpointSave, Epoch, EventStore, Head, LoadRequest, LoadedStream, LogFilter, LogPage,
     LogWriter, RowSink, SharedStore, Snapshot, StoreError, StoredOutcome, TakeOver,
@@ -66,6 +67,11 @@ impl EventStore for FaultyStore {
     async fn read_log(&self, after: GlobalPosition, limit: usize, filter: &LogFilter) -> Result<LogPage, StoreError> {
         self.faults.before_read().await?;
         self.inner.read_log(after, limit, filter).await
+    }
+
+    async fn search_log(&self, filter: &AuditFilter, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
+        self.faults.before_read().await?;
+        self.inner.search_log(filter, limit).await
     }
 
     async fn read_outcomes(&self, commands: &[CommandId]) -> Result<Vec<StoredOutcome>, StoreError> {

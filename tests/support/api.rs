@@ -6,9 +6,14 @@ use std::time::Duration;
 
 use essaim::clock::{Clock, SystemClock};
 use essaim::daemon::{AppState, router};
+use essaim::domain::identity::Identity;
 use essaim::domain::payment::Payment;
+use essaim::domain::user::User;
 use essaim::prelude::*;
 use essaim::projections::payment_summaries::PaymentSummaries;
+use essaim::projections::user_analytics::UserAnalytics;
+use essaim::projections::user_list::UserList;
+use essaim::projections::user_profiles::UserProfiles;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -40,6 +45,8 @@ impl Api {
     /// The same on an engine of the test's own choice, to which the domain is added.
     pub async fn start_on(engine: EngineBuilder) -> Self {
         let engine = engine.aggregate::<Payment>().projection(PaymentSummaries);
+        let engine = engine.aggregate::<User>().aggregate::<Identity>();
+        let engine = engine.projection(UserProfiles).projection(UserList).projection(UserAnalytics);
         let engine = engine.start().await.expect("nothing else holds the log");
         let (payment_expiry, read_wait) = (Duration::from_secs(86_400), Duration::from_secs(2));
         let routes = router(AppState { engine: engine.clone(), payment_expiry, read_wait });

@@ -46,7 +46,9 @@ impl<S: Synchroniser> Working<S> {
             return Ok(());
         }
         let more = self.pull_slice().await?;
-        self.worker.position.store(self.position.0, Ordering::Release);
+        if self.worker.position.swap(self.position.0, Ordering::AcqRel) != self.position.0 {
+            self.worker.tell_settled();
+        }
         self.go_live();
         if self.worker.book().dirty() >= self.worker.limits.checkpoint_rows {
             self.save();

@@ -19,8 +19,9 @@ fn login(days: i64) -> String {
 /// Users 1, 2, 3 … each registered at the position of its number.
 fn registered_users(count: u128) -> Told<UserAnalytics> {
     let mut told = Told::default();
-    (1..=count)
-        .for_each(|user| told.tell(user, "UserRegistered", &registered(ORGANIZATION, &format!("u{user}"), "A", "B")));
+    (1..=count).for_each(|user| {
+        told.tell(user, "UserRegistered", &registered(ORGANIZATION, &format!("user{user}"), "A", "B"))
+    });
     told
 }
 
@@ -102,6 +103,39 @@ fn a_row_survives_the_way_to_sql_and_back() {
     assert_eq!(read, *row);
 }
 
+/// Printed for the record: `cargo test --lib a_million_users -- --ignored --nocapture`.
+#[test]
+#[ignore = "takes some seconds and a machine that has nothing else to do"]
+fn figures_of_a_million_users_take_less_than_a_millisecond() {
+    const USERS: u64 = 1_000_000;
+    let row = |n: u64| UserAnalyticsRow {
+        id: Uuid::from_u128(u128::from(n)),
+        organization_id: Uuid::from_u128(ORGANIZATION),
+        created_at: at(n),
+        enabled: n % 3 == 0,
+        email_verified: n % 5 == 0,
+        first_login_at: (n % 2 == 0).then(|| at(n) + chrono::Duration::days(i64::try_from(n % 50).unwrap())),
+    };
+    // In another order than that of their registration, as a database would give them.
+    let rows = (0..USERS).map(|n| row(n * 600_011 % USERS)).collect();
+    let table =
+        Table::<UserAnalytics>::with_rows(rows, crate::stream::GlobalPosition(USERS), crate::event::ChainHash::START);
+    let organization = Uuid::from_u128(ORGANIZATION);
+    let mut slowest = std::time::Duration::ZERO;
+    for n in 0..1_000 {
+        let (from, to) = (n * 7_919 % USERS, n * 104_729 % USERS);
+        let range = at(from.min(to))..=at(from.max(to));
+        let began = std::time::Instant::now();
+
+        let found = table.read(|users| figures(users, organization, &range));
+
+        slowest = slowest.max(began.elapsed());
+        assert_eq!(found.total_users, from.abs_diff(to) + 1);
+    }
+    println!("the slowest of a thousand ranges over {USERS} users: {slowest:?}");
+    assert!(slowest < std::time::Duration::from_millis(1), "{slowest:?}");
+}
+
 /// The same, one row after the other.
 fn recounted(rows: &[Arc<UserAnalyticsRow>], range: &RangeInclusive<DateTime<Utc>>) -> UserFigures {
     let wanted = |row: &&Arc<UserAnalyticsRow>| {
@@ -131,7 +165,7 @@ proptest! {
             match step {
                 _ if gone.contains(&user) => {}
                 _ if !is_there => {
-                    let fields = registered(1 + user % 2, &format!("u{user}"), "A", "B");
+                    let fields = registered(1 + user % 2, &format!("user{user}"), "A", "B");
                     told.tell(user, "UserRegistered", &fields);
                 }
                 0 => told.tell(user, "UserDisabled", "{}"),

@@ -41,7 +41,7 @@ fn a_row_survives_the_way_to_sql_and_back() {
 #[test]
 fn what_can_be_done_with_a_user_follows_from_where_it_stands() {
     let mut told = Told::<UserList>::default();
-    (1..=4).for_each(|user| told.tell(user, "UserRegistered", &registered(1, &format!("u{user}"), "A", "B")));
+    (1..=4).for_each(|user| told.tell(user, "UserRegistered", &registered(1, &format!("user{user}"), "A", "B")));
     told.tell(2, "UserEmailVerified", "{}");
     told.tell(2, "UserLoggedIn", r#"{"at":"2023-11-15T00:00:00Z"}"#);
     told.tell(3, "UserLoggedIn", r#"{"at":"2023-11-15T00:00:00Z"}"#);
@@ -114,7 +114,7 @@ fn a_prefix_that_many_have_and_one_that_few_have_give_the_same_pages() {
     let count = 2 * u128::try_from(pages::FEW).unwrap();
     (1..=count).for_each(|user| {
         let first_name = if user % 2 == 0 { "Even" } else { "Odd" };
-        told.tell(user, "UserRegistered", &registered(1, &format!("u{user}"), first_name, "Evenson"));
+        told.tell(user, "UserRegistered", &registered(1, &format!("user{user}"), first_name, "Evenson"));
     });
 
     let (all, next) = told.table.read(|users| {
@@ -149,7 +149,7 @@ fn told_of(steps: &[(u128, usize, String, String)]) -> Told<UserList> {
                 told.tell(
                     *user,
                     "UserRegistered",
-                    &registered(1 + user % 2, &format!("b{user}"), first_name, last_name),
+                    &registered(1 + user % 2, &format!("bab{user}"), first_name, last_name),
                 );
             }
             0 => told.tell(*user, "UserDisabled", "{}"),

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::tables::Tables;
 use crate::aggregate::Claim;
 use crate::event::{ChainHash, CommandId, RecordedEvent};
+use crate::store::audit::AuditFilter;
 use crate::store::{
     Batch, ClaimChanges, Epoch, Head, LoadRequest, LoadedStream, LogFilter, LogPage, Snapshot, StoreError,
     StoredOutcome, TakeOver,
@@ -201,6 +202,10 @@ impl Log {
             }
         }
         page
+    }
+
+    pub(super) fn search(&self, filter: &AuditFilter, limit: usize) -> Vec<RecordedEvent> {
+        self.events.iter().rev().filter(|event| filter.allows(event)).take(limit).cloned().collect()
     }
 
     pub(super) fn read_outcomes(&self, commands: &[CommandId]) -> Vec<StoredOutcome> {

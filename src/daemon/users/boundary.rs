@@ -1,0 +1,92 @@
+//! This file keeps those who ask to their own organisation: what is another's is not there for them.
+
+use std::convert::Infallible;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use uuid::Uuid;
+
+use super::none_such;
+use crate::aggregate::{Aggregate, decode_event};
+use crate::daemon::AppState;
+use crate::daemon::problem::Problem;
+use crate::domain::user::{User, UserEvent};
+use crate::projections::user_profiles::UserProfiles;
+use crate::stream::Version;
+
+/// The organisation that who asks is kept to; none: it sees all of them. Authentication puts it into the request's
+/// extensions; where there is none, nobody is kept to anything.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Boundary(pub(crate) Option<Uuid>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Boundary {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get().copied().unwrap_or_default())
+    }
+}
+
+impl Boundary {
+    /// Whether what belongs to this organisation is there for who asks.
+    pub(crate) fn allows(self, organization_id: Uuid) -> bool {
+        self.0.is_none_or(|own| own == organization_id)
+    }
+
+    /// The organisation to look into: the one asked for, else the one's own, else all.
+    ///
+    /// # Errors
+    /// `not_found` when it is another's.
+    pub(crate) fn narrow(self, wanted: Option<Uuid>) -> Result<Option<Uuid>, Problem> {
+        match wanted {
+            Some(wanted) if !self.allows(wanted) => Err(Problem::new("not_found", "there is no such organisation")),
+            _ => Ok(wanted.or(self.0)),
+        }
+    }
+
+    /// Lets pass who may touch this user.
+    ///
+    /// # Errors
+    /// `not_found` when the user is another organisation's, or is none.
+    pub(crate) async fn check(self, state: &AppState, user: Uuid) -> Result<(), Problem> {
+        if self.0.is_none() {
+            return Ok(());
+        }
+        let organization_id = organization_of(state, user).await?;
+        organization_id.filter(|id| self.allows(*id)).map(drop).ok_or_else(none_such)
+    }
+}
+
+/// Never changes once the user is registered, so that a read model that is behind, or the log, says the same.
+async fn organization_of(state: &AppState, user: Uuid) -> Result<Option<Uuid>, Problem> {
+    let profiles = state.engine.read_model::<UserProfiles>().now().map_err(Problem::from_read)?;
+    if let Some(row) = profiles.get(&user) {
+        return Ok(Some(row.organization_id));
+    }
+    let events = state.engine.store().read_stream(User::id(user).stream(), Version::EMPTY, 1).await;
+    let events = events.map_err(|error| Problem::from_store(&error))?;
+    let Some(Ok(first)) = events.first().map(decode_event::<User>) else { return Ok(None) };
+    match first {
+        UserEvent::UserRegistered { organization_id, .. } => Ok(Some(organization_id)),
+        _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: Uuid = Uuid::from_u128(1);
+    const OTHER: Uuid = Uuid::from_u128(2);
+
+    #[test]
+    fn who_is_kept_to_an_organisation_looks_into_that_one_only() {
+        let narrowed = |boundary: Boundary, wanted| boundary.narrow(wanted).ok();
+        let (kept, free) = (Boundary(Some(OWN)), Boundary(None));
+
+        assert_eq!(narrowed(kept, None), Some(Some(OWN)));
+        assert_eq!(narrowed(kept, Some(OWN)), Some(Some(OWN)));
+        assert_eq!(narrowed(kept, Some(OTHER)), None);
+        assert_eq!((narrowed(free, None), narrowed(free, Some(OTHER))), (Some(None), Some(Some(OTHER))));
+    }
+}
