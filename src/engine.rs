@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
+use uuid::Uuid;
 
 use self::parts::{AnyDispatcher, AnyFollower};
 use self::subscription::Subscription;
@@ -216,8 +217,19 @@ impl Engine {
             };
             Check { name: format!("projection:{}", status.name), ok, detail }
         });
+        let times = match inner.runtime.feed.generation() {
+            0 => String::new(),
+            times => format!(", went backwards {times} times since the start"),
+        };
+        let log = Check { name: "log".into(), ok: true, detail: format!("{}{times}", self.log_id()) };
         let synchronisers = inner.synchronisers.iter().map(|worker| worker.check());
-        [store, journal].into_iter().chain(projections).chain(synchronisers).collect()
+        [store, journal, log].into_iter().chain(projections).chain(synchronisers).collect()
+    }
+
+    /// Which history positions are of. It stays for as long as the log is, over restarts and restored copies of it, and
+    /// is another one once the log went backwards under a running engine: positions of the old one mean nothing then.
+    pub fn log_id(&self) -> Uuid {
+        self.inner.status.log_id()
     }
 
     /// How the projections are doing.

@@ -24,6 +24,7 @@ mod events;
 mod execute;
 pub mod failure;
 mod health;
+mod log_identity;
 mod logging;
 mod metrics;
 mod payments;
@@ -77,8 +78,10 @@ impl AppState {
 /// a page, offline, `/docs`.
 pub fn router(state: AppState) -> axum::Router {
     let (routes, document) = documented();
+    let engine = state.engine.clone();
     routes
         .with_state(state.clone())
+        .layer(from_fn_with_state(engine, log_identity::name_the_log))
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
         .fallback(pages::unknown_route)
         .method_not_allowed_fallback(pages::unknown_method)

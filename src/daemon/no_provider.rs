@@ -21,6 +21,10 @@ impl Provider {
         match *self {}
     }
 
+    pub(crate) async fn check(&self) -> Vec<(&'static str, String, Option<String>)> {
+        match *self {}
+    }
+
     pub(crate) fn poll(self, _: &Engine, _: &Config, _: tokio_util::sync::CancellationToken) {
         match self {}
     }

@@ -81,6 +81,12 @@ impl Provider {
         engine.synchroniser_at(UserAccounts::at(Arc::clone(&self.identities)), pace)
     }
 
+    /// What it needs to be and to have: the name of the thing, what was found, and how to mend it if that is needed.
+    pub(crate) async fn check(&self) -> Vec<(&'static str, String, Option<String>)> {
+        let checks = self.identities.check().await.into_iter();
+        checks.map(|check| (check.name, check.detail, check.remedy.filter(|_| !check.ok))).collect()
+    }
+
     /// From now on, what users do there becomes commands here; and what is wrong with its set-up is said in the log.
     pub(crate) fn poll(self, engine: &Engine, config: &Config, stop: CancellationToken) {
         let identities = Arc::clone(&self.identities);

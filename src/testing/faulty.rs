@@ -153,6 +153,10 @@ impl LogWriter for FaultyWriter {
         self.inner.reclaim().await
     }
 
+    async fn renew(&mut self, log_id: Uuid) -> Result<Head, StoreError> {
+        self.inner.renew(log_id).await
+    }
+
     async fn release(self: Box<Self>) {
         self.inner.release().await;
     }
