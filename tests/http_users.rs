@@ -247,7 +247,8 @@ async fn of_a_thousand_simultaneous_registrations_of_one_address_one_wins() {
     lost.iter().for_each(|answer| drop(answer.problem(409, "email_taken")));
     assert_eq!(api.engine.head().0, 1);
     // The names that the losers asked for are nobody's.
-    registered(&api, person("user0")).await.len();
+    let loser = answers.iter().position(|answer| answer.status == 409).unwrap();
+    registered(&api, person(&format!("user{loser}"))).await;
 }
 
 #[tokio::test]
@@ -322,7 +323,7 @@ async fn a_list_says_what_each_user_is_and_what_can_be_done_in_the_language_aske
     assert_eq!(ids(&api, "/v1/users?status=disabled").await, ["bob"]);
     assert_eq!(ids(&api, "/v1/users?q=%C3%89LO").await, ["bob"], "É is é");
     assert_eq!(ids(&api, "/v1/users?q=love").await, ["carol", "ada"]);
-    let mut listed = api.get_latest("/v1/users?q=ada").await.json()["items"][0].take();
+    let mut listed = api.get_latest("/v1/users?q=ada@").await.json()["items"][0].take();
     listed["created_at"].take();
     let expected = json!({
         "id": ada.strip_prefix("/v1/users/").unwrap(), "username": "ada", "email": "ada@example.org",

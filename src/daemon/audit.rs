@@ -61,7 +61,7 @@ pub(crate) async fn search(
     let limit = parameters.number("limit", 1..=MAX_PAGE)?.unwrap_or(DEFAULT_PAGE);
     let cursor = parameters.take("cursor", |text| Ok::<_, &str>(text.to_owned()))?;
     parameters.finish()?;
-    let listing = format!("audit {:?} {wanted:?}", boundary.0);
+    let listing = format!("audit {boundary:?} {wanted:?}");
     let before = cursor.map(|cursor| cursor::decode(&cursor, &listing)).transpose()?.map(position_of);
     state.log_at_least(headers).await?;
     let head = state.engine.head();
@@ -179,7 +179,7 @@ async fn visible(
     boundary: Boundary,
     events: Vec<RecordedEvent>,
 ) -> Result<Vec<RecordedEvent>, Problem> {
-    let Some(newest) = events.first().filter(|_| boundary.0.is_some()) else { return Ok(events) };
+    let Some(newest) = events.first().filter(|_| boundary != Boundary::Everything) else { return Ok(events) };
     let profiles = state.engine.read_model::<UserProfiles>().at_least(newest.position).within(state.read_wait);
     let profiles = profiles.await.map_err(Problem::from_read)?;
     let is_visible = |event: &RecordedEvent| {

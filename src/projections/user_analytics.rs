@@ -133,8 +133,11 @@ impl Sum<Counted> for UserFigures {
 /// The users of each organisation in the order of registration.
 #[derive(Debug, Default)]
 pub struct UserAnalyticsIndex {
-    organizations: BTreeMap<Uuid, Blocks<(DateTime<Utc>, Uuid), Counted, UserFigures>>,
+    organizations: BTreeMap<Uuid, Organization>,
 }
+
+/// Never empty.
+type Organization = Blocks<(DateTime<Utc>, Uuid), Counted, UserFigures>;
 
 impl Index<UserAnalyticsRow> for UserAnalyticsIndex {
     fn enter(&mut self, row: &Arc<UserAnalyticsRow>) {

@@ -14,10 +14,19 @@ use crate::domain::user::{User, UserEvent};
 use crate::projections::user_profiles::UserProfiles;
 use crate::stream::Version;
 
-/// The organisation that who asks is kept to; none: it sees all of them. Authentication puts it into the request's
-/// extensions; where there is none, nobody is kept to anything.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Boundary(pub(crate) Option<Uuid>);
+/// What who asks is kept to. Authentication puts it into the request's extensions; where there is none, nobody is kept
+/// to anything.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(not(test), expect(dead_code, reason = "authentication makes those that it needs"))]
+pub(crate) enum Boundary {
+    /// Sees every organisation.
+    #[default]
+    Everything,
+    /// Sees this one.
+    Organization(Uuid),
+    /// Belongs to none, and sees none.
+    Nothing,
+}
 
 impl<S: Send + Sync> FromRequestParts<S> for Boundary {
     type Rejection = Infallible;
@@ -30,7 +39,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Boundary {
 impl Boundary {
     /// Whether what belongs to this organisation is there for who asks.
     pub(crate) fn allows(self, organization_id: Uuid) -> bool {
-        self.0.is_none_or(|own| own == organization_id)
+        match self {
+            Self::Everything => true,
+            Self::Organization(own) => own == organization_id,
+            Self::Nothing => false,
+        }
     }
 
     /// The organisation to look into: the one asked for, else the one's own, else all.
@@ -38,9 +51,11 @@ impl Boundary {
     /// # Errors
     /// `not_found` when it is another's.
     pub(crate) fn narrow(self, wanted: Option<Uuid>) -> Result<Option<Uuid>, Problem> {
-        match wanted {
-            Some(wanted) if !self.allows(wanted) => Err(Problem::new("not_found", "there is no such organisation")),
-            _ => Ok(wanted.or(self.0)),
+        match (self, wanted) {
+            (Self::Everything, wanted) => Ok(wanted),
+            (Self::Organization(own), None) => Ok(Some(own)),
+            (_, Some(wanted)) if self.allows(wanted) => Ok(Some(wanted)),
+            _ => Err(Problem::new("not_found", "there is no such organisation")),
         }
     }
 
@@ -49,7 +64,7 @@ impl Boundary {
     /// # Errors
     /// `not_found` when the user is another organisation's, or is none.
     pub(crate) async fn check(self, state: &AppState, user: Uuid) -> Result<(), Problem> {
-        if self.0.is_none() {
+        if self == Self::Everything {
             return Ok(());
         }
         let organization_id = organization_of(state, user).await?;
@@ -82,11 +97,12 @@ mod tests {
     #[test]
     fn who_is_kept_to_an_organisation_looks_into_that_one_only() {
         let narrowed = |boundary: Boundary, wanted| boundary.narrow(wanted).ok();
-        let (kept, free) = (Boundary(Some(OWN)), Boundary(None));
+        let (kept, free) = (Boundary::Organization(OWN), Boundary::Everything);
 
         assert_eq!(narrowed(kept, None), Some(Some(OWN)));
         assert_eq!(narrowed(kept, Some(OWN)), Some(Some(OWN)));
         assert_eq!(narrowed(kept, Some(OTHER)), None);
         assert_eq!((narrowed(free, None), narrowed(free, Some(OTHER))), (Some(None), Some(Some(OTHER))));
+        assert_eq!((narrowed(Boundary::Nothing, None), narrowed(Boundary::Nothing, Some(OWN))), (None, None));
     }
 }

@@ -61,6 +61,8 @@ fn claims(user: &User) -> Vec<String> {
 #[test]
 fn every_state_takes_its_commands_and_refuses_the_others_for_its_reason() {
     use UserRejection::{AlreadyCreated, CannotDelete, Deleted, NotFound};
+    // What happened, and how many events each command makes, or why it is refused.
+    type Row = (Vec<UserEvent>, [Result<usize, UserRejection>; 8]);
     let commands = || {
         [
             register(),
@@ -85,7 +87,7 @@ fn every_state_takes_its_commands_and_refuses_the_others_for_its_reason() {
     ];
     let taken = Err(AlreadyCreated);
     //                                                      register  update roles enable disable verify login delete
-    let rows: [(Vec<UserEvent>, [Result<usize, UserRejection>; 8]); 7] = [
+    let rows: [Row; 7] = [
         (vec![], none),
         (vec![registered()], [taken, Ok(1), Ok(1), Ok(0), Ok(1), Ok(1), Ok(1), Ok(1)]),
         (vec![registered(), UserEvent::UserEmailVerified], [taken, Ok(1), Ok(1), Ok(0), Ok(1), Ok(0), Ok(1), Ok(1)]),

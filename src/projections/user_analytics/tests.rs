@@ -112,9 +112,9 @@ fn figures_of_a_million_users_take_less_than_a_millisecond() {
         id: Uuid::from_u128(u128::from(n)),
         organization_id: Uuid::from_u128(ORGANIZATION),
         created_at: at(n),
-        enabled: n % 3 == 0,
-        email_verified: n % 5 == 0,
-        first_login_at: (n % 2 == 0).then(|| at(n) + chrono::Duration::days(i64::try_from(n % 50).unwrap())),
+        enabled: n.is_multiple_of(3),
+        email_verified: n.is_multiple_of(5),
+        first_login_at: n.is_multiple_of(2).then(|| at(n) + chrono::Duration::days(i64::try_from(n % 50).unwrap())),
     };
     // In another order than that of their registration, as a database would give them.
     let rows = (0..USERS).map(|n| row(n * 600_011 % USERS)).collect();

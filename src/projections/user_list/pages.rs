@@ -25,9 +25,15 @@ pub(super) const FEW: usize = 5_000;
 /// Users in the order of registration, and the beginnings of their names.
 #[derive(Debug, Default)]
 pub struct UserIndex {
-    lists: BTreeMap<(Option<Uuid>, Option<UserStatus>), Blocks<UserOrder, Arc<UserListRow>>>,
+    lists: BTreeMap<ListKey, List>,
     texts: BTreeMap<Uuid, BTreeMap<TextKey, Arc<UserListRow>>>,
 }
+
+/// Of which organisation and status; none is any.
+type ListKey = (Option<Uuid>, Option<UserStatus>);
+
+/// Never empty.
+type List = Blocks<UserOrder, Arc<UserListRow>>;
 
 /// A folded text, which of the user's texts it is, and the user.
 type TextKey = (Box<str>, usize, Uuid);
@@ -78,7 +84,7 @@ fn folded_texts(row: &UserListRow) -> impl Iterator<Item = Box<str>> {
 }
 
 /// The lists that have the row.
-fn lists_of(row: &UserListRow) -> [(Option<Uuid>, Option<UserStatus>); 4] {
+fn lists_of(row: &UserListRow) -> [ListKey; 4] {
     let (organization, status) = (Some(row.organization_id), Some(row.status()));
     [(organization, status), (organization, None), (None, status), (None, None)]
 }
@@ -117,7 +123,7 @@ impl Index<UserListRow> for UserIndex {
 }
 
 impl UserIndex {
-    fn list(&self, filter: &UserFilter) -> Option<&Blocks<UserOrder, Arc<UserListRow>>> {
+    fn list(&self, filter: &UserFilter) -> Option<&List> {
         self.lists.get(&(filter.organization_id, filter.status))
     }
 

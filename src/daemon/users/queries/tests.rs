@@ -39,7 +39,7 @@ impl Desk {
             "username": username, "email": format!("{username}@example.org"), "first_name": "A", "last_name": "B",
             "organization_id": organization,
         });
-        let (status, registered) = self.ask(Boundary(Some(organization)), "POST", "/v1/users", body).await;
+        let (status, registered) = self.ask(Boundary::Organization(organization), "POST", "/v1/users", body).await;
         assert_eq!(status, StatusCode::CREATED, "{registered}");
         format!("/v1/users/{}", registered["id"].as_str().unwrap())
     }
@@ -59,7 +59,7 @@ impl Desk {
 
     /// As one of the own organisation.
     async fn own(&self, method: &str, path: &str, body: Value) -> (StatusCode, Value) {
-        self.ask(Boundary(Some(OWN)), method, path, body).await
+        self.ask(Boundary::Organization(OWN), method, path, body).await
     }
 }
 
@@ -105,8 +105,11 @@ async fn what_is_another_organisations_is_not_there_for_any_query() {
     assert_eq!((&figures["total_users"], &figures["organization_id"]), (&json!(1), &json!(OWN)));
     let (_, trail) = desk.own("GET", "/v1/audit", Value::Null).await;
     assert_eq!((listed(&trail), &trail["items"][0]["position"]), (1, &json!(1)));
-    let (_, trail) = desk.ask(Boundary(None), "GET", "/v1/audit", Value::Null).await;
-    assert_eq!(listed(&trail), 2, "who is kept to none sees all");
+    let (_, trail) = desk.ask(Boundary::Everything, "GET", "/v1/audit", Value::Null).await;
+    assert_eq!(listed(&trail), 2, "who is kept to nothing sees all");
+    let (_, trail) = desk.ask(Boundary::Nothing, "GET", "/v1/audit", Value::Null).await;
+    assert_eq!(listed(&trail), 0, "who belongs nowhere sees nothing");
+    assert_eq!(desk.ask(Boundary::Nothing, "GET", &desk.ada, Value::Null).await.0, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
