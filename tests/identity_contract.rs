@@ -58,6 +58,7 @@ contract! {
     listing_goes_through_every_account_page_by_page,
     logins_are_polled_once_each_oldest_first,
     a_verified_address_is_polled_with_the_address_it_was,
+    what_is_done_to_accounts_is_an_admin_event,
     a_realm_as_it_should_be_is_ready,
     readiness_names_each_missing_setting_and_how_to_mend_it,
     readiness_names_the_rights_that_our_client_lacks,
@@ -395,15 +396,14 @@ async fn logins_are_polled_once_each_oldest_first(realm: &Realm) {
 
     let mut cursor = None;
     let mut polled = Vec::new();
-    loop {
+    // Five events make three pages, and an empty one.
+    for _ in 0..4 {
         let page = keycloak.events(cursor.as_ref(), 2).await.unwrap();
         assert!(page.events.len() <= 2);
         cursor = page.next;
-        if page.events.is_empty() {
-            break;
-        }
         polled.extend(page.events);
     }
+    assert_eq!(polled.len(), 5);
     assert_eq!(realm.login("bob").await.0, 200);
     polled.extend(keycloak.events(cursor.as_ref(), 2).await.unwrap().events);
 
@@ -426,6 +426,20 @@ async fn a_verified_address_is_polled_with_the_address_it_was(realm: &Realm) {
     assert_eq!((event.kind, &event.account), (EventKind::EmailVerified, &id));
     assert_eq!(event.email.as_deref(), Some("ada@example.org"));
     assert_eq!(keycloak.events(page.next.as_ref(), 10).await.unwrap().events, []);
+}
+
+async fn what_is_done_to_accounts_is_an_admin_event(realm: &Realm) {
+    let keycloak = realm.keycloak();
+    let id = keycloak.put(&wanted("ada"), None).await.unwrap();
+    keycloak.put(&WantedUser { version: 2, ..wanted("ada") }, Some(&id)).await.unwrap();
+    keycloak.delete(wanted("ada").user_id, Some(&id)).await.unwrap();
+
+    let events = realm.get(&format!("/admin/realms/{}/admin-events?max=3", realm.name)).await;
+
+    let done: Vec<_> =
+        events.as_array().unwrap().iter().map(|event| event["operationType"].as_str().unwrap()).collect();
+    assert_eq!(done, ["DELETE", "UPDATE", "CREATE"], "newest first");
+    assert_eq!(events[0]["resourcePath"], format!("users/{id}"));
 }
 
 async fn a_realm_as_it_should_be_is_ready(realm: &Realm) {
@@ -504,14 +518,14 @@ async fn a_realm_that_drops_our_attributes_is_a_fault_of_the_set_up_and_of_no_us
     realm.change_profile(|profile| profile["unmanagedAttributePolicy"] = Value::Null).await;
 
     let known = keycloak.put(&WantedUser { version: 2, ..wanted("ada") }, Some(&id)).await.unwrap_err();
-    keycloak.put(&wanted("bob"), None).await.unwrap();
-    let again = keycloak.put(&wanted("bob"), None).await;
+    let unknown = keycloak.delete(wanted("ada").user_id, None).await.unwrap_err();
+    let fresh = realm.keycloak().put(&wanted("bob"), None).await.unwrap_err();
 
-    assert!(
-        matches!(&known, ProviderError::Configuration { detail } if detail.contains("unmanagedAttributePolicy")),
-        "{known}"
-    );
-    assert!(matches!(again, Err(ProviderError::Configuration { .. })), "{again:?}");
+    for error in [known, unknown, fresh] {
+        let says = |detail: &str| detail.contains("unmanagedAttributePolicy");
+        assert!(matches!(&error, ProviderError::Configuration { detail } if says(detail)), "{error}");
+    }
+    assert_eq!(realm.count().await, 1, "no account was made that nobody could find again");
 }
 
 async fn a_wrong_secret_client_or_realm_is_a_fault_of_the_set_up_and_names_no_secret(realm: &Realm) {

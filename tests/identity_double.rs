@@ -77,21 +77,26 @@ async fn two_hundred_users_through_errors_and_lost_answers_are_one_account_each(
 }
 
 #[tokio::test]
-async fn a_lost_answer_is_an_unknown_outcome_and_the_effect_is_there() {
+async fn a_lost_answer_is_none_at_all_and_the_effect_is_there() {
     let realm = with_faults(Faults::default()).await;
     let keycloak = realm.keycloak();
     let id = keycloak.put(&user(1), None).await.unwrap();
-    let renamed = WantedUser { version: 2, first_name: "Augusta".into(), ..user(1) };
 
     // Reads are lost, too; so the write is sent by hand.
+    let token = realm.admin_token().await;
     double(&realm).set_faults(Faults { lost_share: 1.0, ..Faults::default() }).unwrap();
-    let lost = keycloak.read(Lookup::Id(&id)).await.unwrap_err();
-    let created = reqwest::Client::new().post(format!("{}/admin/realms/{}/users", realm.url, realm.name)).send().await;
+    let read = keycloak.read(Lookup::Id(&id)).await.unwrap_err();
+    let created = reqwest::Client::new()
+        .post(format!("{}/admin/realms/{}/users", realm.url, realm.name))
+        .bearer_auth(token)
+        .json(&json!({"username": "lost"}))
+        .send()
+        .await;
     double(&realm).set_faults(Faults::default()).unwrap();
-    keycloak.put(&renamed, Some(&id)).await.unwrap();
 
-    assert!(matches!(lost, ProviderError::Unavailable { .. }), "{lost:?}");
+    assert!(matches!(read, ProviderError::Unavailable { .. }), "{read:?}");
     assert!(created.is_err(), "no answer at all");
+    assert!(realm.account("lost").await.is_some(), "and yet it is there");
     assert_eq!(double(&realm).counters().lost, 2);
 }
 

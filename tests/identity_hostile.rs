@@ -53,10 +53,16 @@ fn ada() -> WantedUser {
 async fn writes_meet(done: Done) -> Scripted {
     Scripted::start(move |asked| match asked.method.as_str() {
         _ if asked.is_for_token() => token(),
-        "GET" => json("200 OK", "[]"),
+        "GET" => nobody(asked),
         _ => done.clone(),
     })
     .await
+}
+
+/// What a realm answers that keeps attributes and has no accounts.
+fn nobody(asked: &Asked) -> Done {
+    let profile = asked.path.ends_with("/profile");
+    json("200 OK", if profile { r#"{"unmanagedAttributePolicy": "ADMIN_EDIT"}"# } else { "[]" })
 }
 
 /// Grants tokens, and answers everything else as said.
@@ -326,7 +332,7 @@ async fn a_creation_whose_location_is_none_is_looked_up_by_our_id() {
                 answer("201 Created", location, "")
             }
             _ if created.load(Ordering::Relaxed) > 0 => json("200 OK", &ours),
-            _ => json("200 OK", "[]"),
+            _ => nobody(asked),
         })
         .await;
 
@@ -340,6 +346,7 @@ async fn a_server_that_ignores_what_is_searched_for_makes_us_adopt_nobody() {
         r#"[{"id":"1","username":"root","attributes":{"essaim_user_id":["00000000-0000-0000-0000-0000000000ff"]}}]"#;
     let server = Scripted::start(move |asked| match asked.method.as_str() {
         _ if asked.is_for_token() => token(),
+        "GET" if asked.path.ends_with("/profile") => nobody(asked),
         "GET" => json("200 OK", everybody),
         "POST" => json("409 Conflict", r#"{"errorMessage":"User exists with same username"}"#),
         _ => answer("204 No Content", "", ""),
@@ -362,6 +369,21 @@ async fn events_that_do_not_come_oldest_first_are_not_taken() {
     let server = all_meet(json("200 OK", newest_first)).await;
 
     configuration(&keycloak(&server).events(None, 10).await.unwrap_err(), "26.2 or newer");
+}
+
+#[tokio::test]
+async fn a_server_that_answers_the_same_full_page_for_ever_is_asked_a_few_times_only() {
+    let event = |n: usize| format!(r#"{{"id":"{n}","time":1,"type":"LOGIN","userId":"u"}}"#);
+    let page = format!("[{}]", (0..200).map(event).collect::<Vec<_>>().join(","));
+    let server = all_meet(json("200 OK", &page)).await;
+    let keycloak = keycloak(&server);
+    let first = keycloak.events(None, 200).await.unwrap();
+
+    let error = keycloak.events(first.next.as_ref(), 200).await.unwrap_err();
+
+    assert_eq!(first.events.len(), 200);
+    configuration(&error, "again and again");
+    assert!(server.count(|_| true) < 10);
 }
 
 #[tokio::test]

@@ -184,17 +184,22 @@ impl Realm {
 
     /// As the administrator of the whole server.
     async fn request(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
-        let (user, password) = &self.admin;
-        let (status, granted) =
-            self.token("master", &[("client_id", "admin-cli"), ("username", user), ("password", password)]).await;
-        assert_eq!(status, 200, "{granted}");
-        let token = granted["access_token"].as_str().expect("a token");
+        let token = self.admin_token().await;
         let mut request = self.http.request(method, format!("{}{path}", self.url)).bearer_auth(token);
         if let Some(body) = body {
             request = request.json(&body);
         }
         let answer = request.send().await.expect("an answer");
         (answer.status(), answer.json().await.unwrap_or(Value::Null))
+    }
+
+    /// A token for everything.
+    pub async fn admin_token(&self) -> String {
+        let (user, password) = &self.admin;
+        let form = [("client_id", "admin-cli"), ("username", user.as_str()), ("password", password.as_str())];
+        let (status, granted) = self.token("master", &form).await;
+        assert_eq!(status, 200, "{granted}");
+        granted["access_token"].as_str().expect("a token").to_owned()
     }
 
     async fn token(&self, realm: &str, form: &[(&str, &str)]) -> (StatusCode, Value) {
@@ -219,7 +224,7 @@ fn import_of(name: &str) -> Value {
     let profile = json!({"providerId": "declarative-user-profile", "config": {"kc.user.profile.config": [profile().to_string()]}});
     json!({
         "realm": name, "enabled": true, "sslRequired": "none", "editUsernameAllowed": true,
-        "eventsEnabled": true, "enabledEventTypes": ["LOGIN", "VERIFY_EMAIL"],
+        "eventsEnabled": true, "adminEventsEnabled": true, "enabledEventTypes": ["LOGIN", "VERIFY_EMAIL"],
         "clients": ROLES.iter().map(service).chain([desk]).collect::<Vec<_>>(),
         "users": ROLES.iter().map(account).collect::<Vec<_>>(),
         "components": {"org.keycloak.userprofile.UserProfileProvider": [profile]},

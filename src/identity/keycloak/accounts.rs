@@ -39,6 +39,10 @@ pub(super) async fn delete(
     if let Some(id) = known.filter(|id| !ids.contains(id)) {
         ids.extend(known_account(keycloak, user_id, id).await?.map(|account| account.provider_id()));
     }
+    if ids.is_empty() {
+        // Where attributes are hidden, an account of ours looks like nobody's.
+        readiness::attributes_are_kept(keycloak).await?;
+    }
     for id in ids {
         // One that is gone by now was removed by an earlier call.
         keycloak.ask(Ask::delete(&["users", &id.0])).await?;
@@ -92,6 +96,8 @@ async fn known_account(
 }
 
 async fn create(keycloak: &Connection, wanted: &WantedUser) -> Result<ProviderId, ProviderError> {
+    // An account without our id could never be found again.
+    readiness::attributes_were_kept_lately(keycloak).await?;
     match keycloak.ask(Ask::post(&["users"], Some(created_as(wanted)))).await? {
         Reply::Done(answer) => match created_id(&answer) {
             Some(id) => Ok(id),

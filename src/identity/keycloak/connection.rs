@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::KeycloakOptions;
 use super::address::Address;
 use super::answer::{Answer, Unread, quoted};
+use super::readiness::Seen;
 use super::token::{Token, Tokens};
 use crate::identity::{ProviderError, Refusal};
 
@@ -29,6 +30,8 @@ pub(super) struct Connection {
     client_id: String,
     client_secret: SecretString,
     tokens: Tokens,
+    /// When the realm's profile was last seen to keep our attributes.
+    pub(super) profile_seen: Seen,
 }
 
 /// How a request ended that reached Keycloak and was understood.
@@ -100,7 +103,15 @@ impl Connection {
         }
         let http = http.build().map_err(|error| wrong(format!("no HTTP client: {}", causes(&error))))?;
         let KeycloakOptions { realm, client_id, client_secret, .. } = options;
-        Ok(Self { http, address, realm, client_id, client_secret, tokens: Tokens::default() })
+        Ok(Self {
+            http,
+            address,
+            realm,
+            client_id,
+            client_secret,
+            tokens: Tokens::default(),
+            profile_seen: Seen::default(),
+        })
     }
 
     /// The name of our client, for advice.

@@ -1,7 +1,11 @@
 //! This file looks whether realm and client are set up as the calls need it, and says how to mend what is not.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::accounts::{not_keycloak, parsed};
 use super::connection::{Ask, Connection, Reply};
@@ -34,6 +38,36 @@ pub(super) async fn attributes_are_kept(keycloak: &Connection) -> Result<(), Pro
     match profile(keycloak).await?.attribute_fault() {
         Some(fault) => Err(ProviderError::Configuration { detail: format!("{fault}; {ALLOW_ATTRIBUTES}") }),
         None => Ok(()),
+    }
+}
+
+/// The same, not asked more often than every [`LATELY`].
+///
+/// # Errors
+/// Those of [`attributes_are_kept`].
+pub(super) async fn attributes_were_kept_lately(keycloak: &Connection) -> Result<(), ProviderError> {
+    if !keycloak.profile_seen.is_within(LATELY) {
+        attributes_are_kept(keycloak).await?;
+        keycloak.profile_seen.now();
+    }
+    Ok(())
+}
+
+/// As long may a realm that drops attributes go unnoticed.
+const LATELY: Duration = Duration::from_secs(60);
+
+/// When something was last seen to be as it should.
+#[derive(Debug, Default)]
+pub(super) struct Seen(Mutex<Option<Instant>>);
+
+impl Seen {
+    fn is_within(&self, period: Duration) -> bool {
+        let at = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        at.is_some_and(|at| at.elapsed() < period)
+    }
+
+    fn now(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 }
 
