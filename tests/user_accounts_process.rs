@@ -25,16 +25,15 @@ async fn registered(names: &[String]) -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("log.db");
     let engine = Engine::builder(SqliteStore::open(&file).await.unwrap()).aggregate::<User>().start().await.unwrap();
-    let commands = names.iter().enumerate().map(|(n, name)| {
+    // One after the other, so that the order of their intents is that of their names.
+    for (n, name) in names.iter().enumerate() {
         let register = json!({"Register": {
             "username": name, "email": format!("{name}@example.org"), "first_name": "Ada", "last_name": "Byron",
             "organization_id": Uuid::from_u128(42), "roles": [],
         }});
         let command: UserCommand = serde_json::from_value(register).unwrap();
-        let (engine, id) = (engine.clone(), User::id(Uuid::from_u128(n as u128 + 1)));
-        async move { engine.execute(&id, command).await.unwrap() }
-    });
-    futures::future::join_all(commands).await;
+        engine.execute(&User::id(Uuid::from_u128(n as u128 + 1)), command).await.unwrap();
+    }
     assert!(engine.shutdown(Duration::from_secs(10)).await);
     (folder, format!("sqlite://{}", file.display()))
 }

@@ -3,12 +3,14 @@
 //! The registry knows nothing of ours: it makes an account whenever it is asked to, so that a second one for the same
 //! member would show. Finding what an earlier call left behind is the synchroniser's work, as it is with a real one.
 
+#![allow(unreachable_pub, reason = "each test binary has it as a part of its own")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use essaim::clock::Clock;
+use essaim::clock::{Clock, SystemClock};
 use essaim::prelude::*;
 use essaim::synchroniser::{Brought, Call, Failure, Outcome, Recorded, Seen, Synchroniser};
 use tokio::sync::watch;
@@ -371,12 +373,10 @@ impl Clock for VirtualClock {
     }
 
     fn time_ordered_id(&self) -> uuid::Uuid {
-        SystemIds.time_ordered_id()
+        SystemClock.time_ordered_id()
     }
 
     fn random_id(&self) -> uuid::Uuid {
         self.next()
     }
 }
-
-use essaim::clock::SystemClock as SystemIds;
