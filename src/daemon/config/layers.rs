@@ -438,12 +438,12 @@ mod tests {
 
     #[test]
     fn a_shown_database_address_hides_its_password() {
-        let flags = pairs(&[("database", "postgres://ann:secret@db/essaim")]);
+        let flags = pairs(&[("database", "postgres://ann:swordfish@db/essaim")]);
 
         let settings = Layers { flags, ..Layers::default() }.load().unwrap();
 
-        assert!(!format!("{:?}", settings.values).contains("secret"));
-        assert!(settings.config.database.contains("secret"));
+        assert!(!format!("{:?}", settings.values).contains("swordfish"));
+        assert!(settings.config.database.contains("swordfish"));
     }
 
     #[test]
