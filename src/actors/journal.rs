@@ -10,14 +10,15 @@
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
+use uuid::Uuid;
 
 use super::answer::{Answer, Keep, Reply};
 use super::feed::{CommittedBatch, Feed};
@@ -210,6 +211,7 @@ pub(crate) struct Journal {
 pub(crate) struct JournalStatus {
     unavailable: AtomicBool,
     epoch: AtomicU64,
+    log_id: RwLock<Uuid>,
     gave_up: tokio::sync::watch::Sender<Option<String>>,
 }
 
@@ -222,6 +224,16 @@ impl JournalStatus {
     /// The epoch this process writes under.
     pub(crate) fn epoch(&self) -> Epoch {
         Epoch(self.epoch.load(Ordering::Acquire))
+    }
+
+    /// Which history positions are of; another one once the log went backwards.
+    pub(crate) fn log_id(&self) -> Uuid {
+        *self.log_id.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn resumed_at(&self, head: &Head) {
+        self.epoch.store(head.epoch.0, Ordering::Release);
+        *self.log_id.write().unwrap_or_else(PoisonError::into_inner) = head.log_id;
     }
 
     /// Why this process no longer writes, once it does not.
@@ -301,7 +313,7 @@ impl Journal {
         stop: CancellationToken,
     ) -> Self {
         let head = writer.head().clone();
-        status.epoch.store(head.epoch.0, Ordering::Release);
+        status.resumed_at(&head);
         Self {
             appends,
             store,
@@ -578,18 +590,19 @@ impl Journal {
         let mut wait = Duration::from_millis(20);
         loop {
             match self.writer.reclaim().await {
-                Ok(head) => {
-                    self.resume_at(head).await;
-                    return Ok(());
-                }
+                Ok(head) => match self.resume_at(head).await {
+                    Ok(()) => return Ok(()),
+                    Err(error) => {
+                        warn!(error = %chain(&error), "the log went backwards and cannot be given another id yet")
+                    }
+                },
                 Err(StoreError::Fenced { mine, found }) if found < mine => {
                     // No take-over lowers the epoch: the store was set back, to a time before this writer.
                     match self.store.open_writer(self.clock.random_id(), TakeOver::OnlyDead).await {
+                        // The next reclaim is of this writer, and finds out what is left.
                         Ok(writer) => {
-                            let head = writer.head().clone();
                             self.writer = writer;
-                            self.resume_at(head).await;
-                            return Ok(());
+                            continue;
                         }
                         Err(error) => warn!(error = %chain(&error), "the store went back and cannot be taken over yet"),
                     }
@@ -613,23 +626,30 @@ impl Journal {
         }
     }
 
-    async fn resume_at(&mut self, head: Head) {
-        self.doubtful = false;
-        self.status.epoch.store(head.epoch.0, Ordering::Release);
-        let known = std::mem::replace(&mut self.head, head);
-        if continues(&self.store, &known, &self.head).await {
-            if self.head.position != self.feed.head() {
-                self.feed.restart_at(self.head.position);
-            }
-            return;
+    /// Goes on from this head, which may be another than the known one.
+    async fn resume_at(&mut self, mut head: Head) -> Result<(), StoreError> {
+        let went_backwards = !continues(&self.store, &self.head, &head).await;
+        if went_backwards {
+            // Before anything is forgotten: when this fails, the next attempt finds the step back again.
+            head = self.writer.renew(self.clock.random_id()).await?;
         }
-        error!(
-            known = known.position.0,
-            found = self.head.position.0,
-            "the log went backwards; forgetting all that was built on what is gone"
-        );
-        metrics::counter!("essaim_log_went_backwards_total").increment(1);
-        self.feed.went_backwards_to(&self.head);
+        self.doubtful = false;
+        self.status.resumed_at(&head);
+        let known = std::mem::replace(&mut self.head, head);
+        let found = self.head.position;
+        if went_backwards {
+            error!(
+                known = known.position.0,
+                found = found.0,
+                log = %self.head.log_id,
+                "the log went backwards; forgetting all that was built on what is gone"
+            );
+            metrics::counter!("essaim_log_went_backwards_total").increment(1);
+            self.feed.went_backwards_to(&self.head);
+        } else if found != self.feed.head() {
+            self.feed.restart_at(found);
+        }
+        Ok(())
     }
 }
 

@@ -54,6 +54,9 @@ pub(crate) struct ReadParams {
     /// Answer once this position is included, e.g. the `position` of a command's answer.
     #[param(rename = "Essaim-At-Least")]
     at_least: Option<u64>,
+    /// The `Essaim-Log` of the answer that gave the position: 409 `log_changed` when the log went backwards since.
+    #[param(rename = "Essaim-Log")]
+    log: Option<Uuid>,
     /// Milliseconds to wait for it, 0 to 60000; 2000 by default.
     #[param(rename = "Essaim-Wait-Ms", maximum = 60_000)]
     wait: Option<u64>,

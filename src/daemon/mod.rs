@@ -21,6 +21,7 @@ mod edge;
 mod events;
 pub mod failure;
 mod health;
+mod log_identity;
 mod logging;
 mod metrics;
 mod payments;
@@ -34,7 +35,7 @@ mod verify;
 use std::time::Duration;
 
 use axum::extract::Request;
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -60,8 +61,10 @@ pub struct AppState {
 /// a page, offline, `/docs`.
 pub fn router(state: AppState) -> axum::Router {
     let (routes, document) = documented();
+    let engine = state.engine.clone();
     routes
         .with_state(state)
+        .layer(from_fn_with_state(engine, log_identity::name_the_log))
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
         .fallback(pages::unknown_route)
         .method_not_allowed_fallback(pages::unknown_method)

@@ -4,3 +4,4 @@
 pub mod currency;
 pub mod money;
 pub mod payment;
+pub mod payment_expiry;

@@ -155,7 +155,12 @@ impl LogWriter for MemoryWriter {
     }
 
     async fn reclaim(&mut self) -> Result<Head, StoreError> {
-        self.head = self.store.log().reclaim(self.writer, self.head.epoch)?;
+        self.head = self.store.log().reclaim(self.writer, self.head.epoch, None)?;
+        Ok(self.head.clone())
+    }
+
+    async fn renew(&mut self, log_id: Uuid) -> Result<Head, StoreError> {
+        self.head = self.store.log().reclaim(self.writer, self.head.epoch, Some(log_id))?;
         Ok(self.head.clone())
     }
 

@@ -55,7 +55,8 @@ pub struct Head {
     pub chain_hash: ChainHash,
     /// When the last event was recorded; the Unix epoch for an empty log.
     pub recorded_at: DateTime<Utc>,
-    /// Made when the log was created; a copy restored under the same name keeps it.
+    /// Which history this is: made when the log was created, kept by a restored copy, and renewed by
+    /// [`LogWriter::renew`]. Positions are comparable only within one.
     pub log_id: Uuid,
 }
 
@@ -416,6 +417,12 @@ pub trait LogWriter: Send {
     /// # Errors
     /// [`StoreError::Fenced`] when another writer took over; [`StoreError::Unavailable`] is to be tried again.
     async fn reclaim(&mut self) -> Result<Head, StoreError>;
+
+    /// As [`LogWriter::reclaim`], and gives the log another id: positions handed out so far are of another history.
+    ///
+    /// # Errors
+    /// Those of [`LogWriter::reclaim`]. Repeating it with the same id does no harm.
+    async fn renew(&mut self, log_id: Uuid) -> Result<Head, StoreError>;
 
     /// Gives the log back at the end of a clean shutdown, so that a successor need not look for the dead.
     async fn release(self: Box<Self>);

@@ -73,11 +73,12 @@ impl Log {
         Ok(self.head.clone())
     }
 
-    pub(super) fn reclaim(&mut self, writer: Uuid, mine: Epoch) -> Result<Head, StoreError> {
+    pub(super) fn reclaim(&mut self, writer: Uuid, mine: Epoch, log_id: Option<Uuid>) -> Result<Head, StoreError> {
         if self.head.writer != writer {
             return Err(StoreError::Fenced { mine, found: self.head.epoch });
         }
         self.head.epoch.0 += 1;
+        self.head.log_id = log_id.unwrap_or(self.head.log_id);
         Ok(self.head.clone())
     }
 

@@ -150,6 +150,7 @@ macro_rules! store_conformance_tests {
                 after_a_reclaim_batches_of_the_epoch_before_are_fenced
                 a_reclaim_tells_whether_the_last_batch_is_in
                 a_reclaim_may_be_repeated
+                a_renewed_log_has_another_id_and_keeps_its_events
                 a_writer_that_reclaimed_is_still_not_replaced
             ;
             streams:
