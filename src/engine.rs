@@ -223,12 +223,12 @@ impl Engine {
             };
             Check { name: format!("projection:{}", status.name), ok, detail }
         });
+        let process_managers = inner.process_managers.iter().map(|manager| manager.check());
         let times = match inner.runtime.feed.generation() {
             0 => String::new(),
             times => format!(", went backwards {times} times since the start"),
         };
         let log = Check { name: "log".into(), ok: true, detail: format!("{}{times}", self.log_id()) };
-        let process_managers = inner.process_managers.iter().map(|manager| manager.check());
         [store, journal, log].into_iter().chain(projections).chain(process_managers).collect()
     }
 

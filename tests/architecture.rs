@@ -100,6 +100,13 @@ fn the_library_below_the_daemon_never_looks_up() {
 }
 
 #[test]
+fn the_load_harness_and_the_daemon_stand_side_by_side() {
+    never("loadtest knows no daemon", |name| name.starts_with("loadtest/"), &["crate::daemon", "axum"]);
+    let bound = |name: &str| name.starts_with("daemon/") && name != "daemon/cli/load.rs";
+    never("only the command line knows the harness", bound, &["crate::loadtest"]);
+}
+
+#[test]
 fn identity_providers_know_nothing_of_the_engine() {
     let words =
         ["crate::actors", "crate::engine", "crate::domain", "crate::projections", "crate::store", "crate::daemon"];

@@ -208,6 +208,7 @@ fn run(per_second: f64, slowness: f64) -> Results {
         totals,
         visible: Some(latency(0.3 * slowness)),
         percentiles: percentiles(slowness),
+        retries: BTreeMap::from([("unreachable".into(), 96)]),
         refusals: BTreeMap::from([("not_pending".into(), 812), ("already_completed".into(), 388)]),
         peak: Some(peak(slowness)),
         restarts: vec![

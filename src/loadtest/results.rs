@@ -45,6 +45,8 @@ pub struct Results {
     pub percentiles: Vec<Percentile>,
     /// How many commands were refused, by code. These are answers, not errors.
     pub refusals: BTreeMap<String, u64>,
+    /// Attempts of unknown outcome that were made again under their key, by class.
+    pub retries: BTreeMap<String, u64>,
     /// How the peak was searched, for `--find-peak`.
     pub peak: Option<PeakSearch>,
     /// Kills and restarts, for `--kill-every`.
@@ -316,6 +318,7 @@ mod tests {
             visible: Some(latency),
             percentiles: vec![Percentile { quantile: 0.999, micros: 4, count: 6 }],
             refusals: [("not_pending".to_owned(), 1)].into(),
+            retries: [("timeout".to_owned(), 2)].into(),
             peak: Some(PeakSearch { p99_limit_micros: 20_000, peak_per_second: None, steps: vec![step] }),
             restarts: vec![Restart { at_seconds: 5.0, down_seconds: None }],
             generator: Some(Generator { fell_behind: true, max_delay_micros: 1, skipped: 2 }),
