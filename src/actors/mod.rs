@@ -6,7 +6,8 @@
 //! ├── shards × n a category     dispatch misses, spawn and passivate
 //! │   └── aggregates            one actor an instance: decide, apply, hand over
 //! ├── projections               one actor a read model: pull, apply, checkpoint
-//! └── synchronisers             one actor an outside system: follow, call, record the outcome
+//! ├── synchronisers             one actor an outside system: follow, call, record the outcome
+//! └── process managers          one actor a manager: react, fire deadlines, save, send commands
 //!
 //! feed, loader, snapshots       shared by all of them, owned by nobody's mailbox
 //! ```
@@ -24,6 +25,7 @@ pub(crate) mod flights;
 pub(crate) mod journal;
 pub(crate) mod journal_actor;
 pub(crate) mod loader;
+pub(crate) mod process_manager;
 pub(crate) mod projection;
 pub(crate) mod snapshots;
 pub(crate) mod supervisor;

@@ -22,6 +22,11 @@ mod keycloak_double;
 #[path = "cli/no_double.rs"]
 #[cfg(not(feature = "keycloak"))]
 mod keycloak_double;
+#[cfg(feature = "loadtest")]
+mod load;
+#[path = "cli/no_load.rs"]
+#[cfg(not(feature = "loadtest"))]
+mod load;
 mod output;
 mod projections;
 mod remote;
@@ -86,6 +91,8 @@ enum Command {
     /// What a running daemon could not bring outside: list, show, retry, skip
     #[command(subcommand)]
     DeadLetters(synchronisers::DeadLetters),
+    /// Put load on an engine or a daemon, measure it, and hold every answer against the log
+    Load(Box<load::Flags>),
     #[command(flatten)]
     KeycloakDouble(keycloak_double::Action),
     /// Print a completion script for a shell, e.g. `essaim completions bash > /etc/bash_completion.d/essaim`
@@ -146,6 +153,7 @@ impl Invocation {
             Command::Doctor(flags) => doctor::run(flags, layers.load()).await,
             Command::Serve(flags) => serve::serve(started(layers)?.config, take_over(flags.take_over)).await,
             Command::Events(action) => events::run(action, &started(layers)?.config).await,
+            Command::Load(flags) => load::run(*flags, layers).await,
             Command::Projections(action) => projections::run(action, &started(layers)?.config).await,
             Command::Synchronisers(action) => synchronisers::run(action, &started(layers)?.config).await,
             Command::DeadLetters(action) => synchronisers::run_dead_letters(action, &started(layers)?.config).await,
@@ -178,7 +186,7 @@ fn complete(shell: Shell) -> Result<(), Failure> {
 
 /// The commands as derived, each with the flags of the configuration keys.
 fn command_line() -> clap::Command {
-    with_keys(Cli::command(), true)
+    with_keys(Cli::command(), true).mut_subcommand("load", load::with_own_words)
 }
 
 fn with_keys(command: clap::Command, serves: bool) -> clap::Command {

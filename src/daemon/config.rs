@@ -48,6 +48,10 @@ pub struct Config {
     #[config(default = 24)]
     pub payment_expiry_hours: Bounded<1, 876_000>,
 
+    /// Cancel payments when they expire, with the reason `expired`. Payments keep the expiry they were created under.
+    #[config(default = false)]
+    pub cancel_expired_payments: bool,
+
     /// Days that the outcomes of clients' commands are kept for retries with their key: 1 to 3650.
     #[config(default = 7)]
     pub outcomes_retention_days: Bounded<1, 3_650>,

@@ -6,6 +6,7 @@ pub mod email;
 pub mod identity;
 pub mod money;
 pub mod payment;
+pub mod payment_expiry;
 pub mod person_name;
 pub mod reason;
 pub mod role;

@@ -3,7 +3,7 @@
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ractor::Actor;
@@ -11,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::parts::{AnyDispatcher, AnyFollower};
+use super::process_managers::{AnyManager, EngineSlot, sender};
 use super::synchronisers::AnyWorker;
-use super::{Engine, Inner};
+use super::{Engine, Handle, Inner};
 use crate::actors::Runtime;
 use crate::actors::admission::Admission;
 use crate::actors::dispatcher::Dispatcher;
@@ -21,16 +22,18 @@ use crate::actors::flights::Flights;
 use crate::actors::journal::{BatchLimits, Journal, JournalStatus, chain};
 use crate::actors::journal_actor::{JournalActor, JournalSlot};
 use crate::actors::loader::Loader;
+use crate::actors::process_manager::{Ground, ProcessManagerActor, Runner};
 use crate::actors::projection::{Follower, ProjectionActor};
 use crate::actors::snapshots::SnapshotSender;
 use crate::actors::supervisor::{self, ChildSpec, ChildState, RestartPolicy, Supervisor};
 use crate::actors::synchroniser::call::Recorder;
-use crate::actors::synchroniser::{Ground, SynchroniserActor, Worker};
+use crate::actors::synchroniser::{self, SynchroniserActor, Worker};
 use crate::aggregate::{Aggregate, AggregateId};
 use crate::clock::{Clock, SharedClock, SystemClock};
 use crate::command::{ExecuteError, NotExecuted, Options};
 use crate::health::ProjectionState;
 use crate::limits::Limits;
+use crate::process_manager::ProcessManager;
 use crate::projections::Projection;
 use crate::store::{SharedStore, StoreError, TakeOver};
 use crate::stream::{InvalidStreamId, StreamId};
@@ -45,10 +48,8 @@ pub struct EngineBuilder {
     aggregates: Vec<AddAggregate>,
     projections: Vec<AddProjection>,
     synchronisers: Vec<AddSynchroniser>,
+    process_managers: Vec<AddProcessManager>,
 }
-
-/// Where parts that execute commands themselves find the engine once it stands.
-type EngineSlot = Arc<OnceLock<Weak<Inner>>>;
 
 /// Adds an aggregate, given how many kinds share the memory budget.
 type WithRuntime = Box<dyn FnOnce(&Arc<Runtime>, usize, &mut Parts) + Send>;
@@ -75,7 +76,13 @@ struct AddSynchroniser {
     add: WithFoundation,
 }
 
-/// What projections and synchronisers are built upon.
+struct AddProcessManager {
+    name: &'static str,
+    version: u32,
+    add: WithFoundation,
+}
+
+/// What projections, process managers and synchronisers are built upon.
 struct Foundation {
     store: SharedStore,
     feed: Arc<Feed>,
@@ -93,6 +100,7 @@ struct Parts {
     followers: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     projections: Vec<Arc<dyn AnyFollower>>,
     synchronisers: Vec<Arc<dyn AnyWorker>>,
+    process_managers: Vec<Arc<dyn AnyManager>>,
 }
 
 impl EngineBuilder {
@@ -105,6 +113,7 @@ impl EngineBuilder {
             aggregates: Vec::new(),
             projections: Vec::new(),
             synchronisers: Vec::new(),
+            process_managers: Vec::new(),
         }
     }
 
@@ -148,7 +157,7 @@ impl EngineBuilder {
     pub fn synchroniser_at<S: Synchroniser>(mut self, synchroniser: S, pace: Pace) -> Self {
         let worked_at = pace.clone();
         let add = Box::new(move |on: &Foundation, parts: &mut Parts| {
-            let ground = Ground {
+            let ground = synchroniser::Ground {
                 store: Arc::clone(&on.store),
                 feed: Arc::clone(&on.feed),
                 limits: on.limits.clone(),
@@ -161,6 +170,27 @@ impl EngineBuilder {
         });
         let record = S::Record::CATEGORY;
         self.synchronisers.push(AddSynchroniser { name: S::NAME, version: S::VERSION, record, pace, add });
+        self
+    }
+
+    /// Runs this process manager. The aggregates that it sends commands to must be among the engine's; one that is
+    /// not leaves its commands waiting, see [`Engine::process_managers`].
+    #[must_use]
+    pub fn process_manager<M: ProcessManager>(mut self, manager: M) -> Self {
+        let add = Box::new(move |on: &Foundation, parts: &mut Parts| {
+            let ground = Ground {
+                store: Arc::clone(&on.store),
+                feed: Arc::clone(&on.feed),
+                limits: on.limits.clone(),
+                clock: Arc::clone(&on.clock),
+                journal: Arc::clone(&on.status),
+                sender: sender(&on.engine),
+            };
+            let runner = Runner::new(manager, ground);
+            parts.children.push(process_manager_child(&runner));
+            parts.process_managers.push(runner);
+        });
+        self.process_managers.push(AddProcessManager { name: M::NAME, version: M::VERSION, add });
         self
     }
 
@@ -192,7 +222,8 @@ impl EngineBuilder {
     /// [`StartError`].
     pub async fn start(self) -> Result<Engine, StartError> {
         self.validate()?;
-        let EngineBuilder { store, clock, limits, take_over, aggregates, projections, synchronisers } = self;
+        let EngineBuilder { store, clock, limits, take_over, aggregates, projections, process_managers, synchronisers } =
+            self;
         let writer = store.open_writer(clock.random_id(), take_over).await?;
         info!(
             store = store.describe(),
@@ -238,6 +269,7 @@ impl EngineBuilder {
         };
         projections.into_iter().for_each(|projection| (projection.add)(&foundation, &mut parts));
         synchronisers.into_iter().for_each(|synchroniser| (synchroniser.add)(&foundation, &mut parts));
+        process_managers.into_iter().for_each(|manager| (manager.add)(&foundation, &mut parts));
         let children = std::mem::take(&mut parts.children);
         let arguments =
             supervisor::Arguments { children, policy: RestartPolicy::default(), status: Arc::clone(&status) };
@@ -250,6 +282,8 @@ impl EngineBuilder {
             limits.outcomes_retention_days,
             stop.clone(),
         ));
+        let abandoned = CancellationToken::new();
+        let handle = Handle { stop: stop.clone(), abandoned: abandoned.clone(), root: root.clone() };
         let engine = Engine {
             inner: Arc::new(Inner {
                 flights: Flights::new(Arc::clone(&store), limits.max_commands.saturating_mul(4)),
@@ -263,13 +297,16 @@ impl EngineBuilder {
                 followers: parts.followers,
                 projections: parts.projections,
                 synchronisers: parts.synchronisers,
+                process_managers: parts.process_managers,
                 status,
                 journal,
                 root,
                 stop,
                 draining: AtomicBool::new(false),
                 sealed: AtomicBool::new(false),
+                abandoned,
             }),
+            handle: Some(Arc::new(handle)),
         };
         let is_first = foundation.engine.set(Arc::downgrade(&engine.inner)).is_ok();
         debug_assert!(is_first, "the slot is filled here alone");
@@ -285,15 +322,18 @@ impl EngineBuilder {
             }
         }
         let projections = self.projections.iter().map(|part| (part.name, part.view, part.version));
-        let tables: Vec<_> =
-            projections.chain(self.synchronisers.iter().map(|part| (part.name, part.name, part.version))).collect();
+        let managers = self.process_managers.iter().map(|part| (part.name, part.name, part.version));
+        let synchronisers = self.synchronisers.iter().map(|part| (part.name, part.name, part.version));
+        let tables: Vec<_> = projections.chain(managers).chain(synchronisers).collect();
         for (n, (name, view, version)) in tables.iter().enumerate() {
             [name, view].into_iter().try_for_each(|name| validate_name(name))?;
             if *version == 0 {
                 return invalid(format!("{name} has version 0; versions count from 1"));
             }
             if tables[..n].iter().any(|other| other.0 == *name || other.1 == *view) {
-                return invalid(format!("two projections or synchronisers are called {name:?} or share its table"));
+                return invalid(format!(
+                    "two projections, process managers or synchronisers are called {name:?} or share its table"
+                ));
             }
         }
         for synchroniser in &self.synchronisers {
@@ -317,7 +357,7 @@ fn validate_name(name: &str) -> Result<(), StartError> {
         return Ok(());
     }
     Err(StartError::Invalid(format!(
-        "{name:?} cannot be the name of a projection, a synchroniser or a table: [a-z][a-z0-9_]*, at most 40 bytes, not essaim_…"
+        "{name:?} cannot be the name of a projection, a process manager, a synchroniser or a table: [a-z][a-z0-9_]*, at most 40 bytes, not essaim_…"
     )))
 }
 
@@ -325,7 +365,7 @@ fn validate_name(name: &str) -> Result<(), StartError> {
 fn recorder<A: Aggregate>(slot: &EngineSlot) -> Recorder<A> {
     let slot = Arc::clone(slot);
     Arc::new(move |id: AggregateId<A>, command: A::Command, options: Options| {
-        let engine = slot.get().and_then(Weak::upgrade).map(|inner| Engine { inner });
+        let engine = slot.get().and_then(Weak::upgrade).map(|inner| Engine { inner, handle: None });
         Box::pin(async move {
             match engine {
                 Some(engine) => engine.execute_with(&id, command, options).await,
@@ -383,6 +423,27 @@ fn synchroniser_child<S: Synchroniser>(worker: &Arc<Worker<S>>) -> ChildSpec {
             Box::pin(async move {
                 let (actor, _) =
                     Actor::spawn_linked(None, SynchroniserActor::<S>::default(), worker, supervisor).await?;
+                Ok(actor.get_cell())
+            })
+        }),
+        dispensable: true,
+        observe: Box::new(move |state| match state {
+            ChildState::Started => {}
+            ChildState::Restarting(reason) => observed.set_state(ProjectionState::Restarting(reason)),
+            ChildState::Quarantined(reason) => observed.set_state(ProjectionState::Quarantined(reason)),
+        }),
+    }
+}
+
+fn process_manager_child<M: ProcessManager>(runner: &Arc<Runner<M>>) -> ChildSpec {
+    let (starting, observed) = (Arc::clone(runner), Arc::clone(runner));
+    ChildSpec {
+        name: M::NAME.into(),
+        start: Box::new(move |supervisor| {
+            let runner = Arc::clone(&starting);
+            Box::pin(async move {
+                let (actor, _) =
+                    Actor::spawn_linked(None, ProcessManagerActor::<M>::default(), runner, supervisor).await?;
                 Ok(actor.get_cell())
             })
         }),

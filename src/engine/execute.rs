@@ -139,7 +139,12 @@ impl Engine {
                             Ok(permit) => {
                                 reply.carry(permit);
                                 dispatcher.dispatch(&stream, request, reply);
-                                answer.await.unwrap_or(Answer::Unknown)
+                                tokio::select! {
+                                    biased;
+                                    answer = answer => answer.unwrap_or(Answer::Unknown),
+                                    // What holds the answer may be held by this very engine.
+                                    () = engine.inner.abandoned.cancelled() => Answer::Unknown,
+                                }
                             }
                         },
                     };
@@ -233,7 +238,8 @@ where
     })
 }
 
-fn label<R: std::error::Error>(result: &Result<Receipt, ExecuteError<R>>) -> &'static str {
+/// The answer as a label of metrics.
+pub(super) fn label<R: std::error::Error>(result: &Result<Receipt, ExecuteError<R>>) -> &'static str {
     match result {
         Ok(receipt) if receipt.replayed => "replayed",
         Ok(receipt) if receipt.changed => "committed",

@@ -25,6 +25,7 @@ pub struct Faults {
     switches: Arc<Mutex<Switches>>,
     held: watch::Sender<bool>,
     waiting: watch::Sender<usize>,
+    stopped: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -36,11 +37,18 @@ struct Switches {
     read_delay: Duration,
     saves_fail: bool,
     refused_saves: u64,
+    steps: u64,
+    stop_at: Option<u64>,
 }
 
 impl Default for Faults {
     fn default() -> Self {
-        Self { switches: Arc::default(), held: watch::Sender::new(false), waiting: watch::Sender::new(0) }
+        Self {
+            switches: Arc::default(),
+            held: watch::Sender::new(false),
+            waiting: watch::Sender::new(0),
+            stopped: watch::Sender::new(false),
+        }
     }
 }
 
@@ -105,6 +113,33 @@ impl Faults {
     /// How many saves of checkpoints failed so.
     pub fn refused_saves(&self) -> u64 {
         self.switches().refused_saves
+    }
+
+    /// Every call takes two steps, one before its effect and one behind it; from the `step`-th since the store was
+    /// wrapped (≥ 1) nothing is answered any more, as if the process had been killed there. To go on, drop the runtime
+    /// and open the store inside anew.
+    pub fn stop_at(&self, step: u64) {
+        self.switches().stop_at = Some(step);
+    }
+
+    /// Returns once nothing is answered any more.
+    pub async fn stopped(&self) {
+        let mut stopped = self.stopped.subscribe();
+        // The sender lives as long as this handle.
+        let _ = stopped.wait_for(|&stopped| stopped).await;
+    }
+
+    /// One step: before or behind the effect of a call.
+    pub(super) async fn step(&self) {
+        let has_stopped = {
+            let mut switches = self.switches();
+            switches.steps += 1;
+            switches.stop_at.is_some_and(|step| switches.steps >= step)
+        };
+        if has_stopped {
+            self.stopped.send_replace(true);
+            std::future::pending::<()>().await;
+        }
     }
 
     /// What goes wrong with an append that comes now, once it may be executed.

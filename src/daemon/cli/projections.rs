@@ -75,7 +75,7 @@ struct Listed {
     state: &'static str,
 }
 
-/// The projections of this release, then checkpoints of others and of earlier versions.
+/// The projections of this release, then checkpoints of process managers, of others and of earlier versions.
 async fn list(store: &dyn EventStore, format: Format) -> Result<(), Failure> {
     let (checkpoints, head) = (store.checkpoints().await?, store.head().await?.position);
     let projections = built_in::projections();
@@ -98,7 +98,9 @@ async fn list(store: &dyn EventStore, format: Format) -> Result<(), Failure> {
     for checkpoint in checkpoints.iter().filter(|checkpoint| !is_current(checkpoint)) {
         let (position, behind, saved_at) = saved(checkpoint);
         let (name, version) = (checkpoint.projection.clone(), checkpoint.version);
-        listed.push(Listed { name, version, table: None, position, behind, saved_at, state: "not of this release" });
+        let is_manager = built_in::PROCESS_MANAGERS.contains(&&*name);
+        let state = if is_manager { "process manager" } else { "not of this release" };
+        listed.push(Listed { name, version, table: None, position, behind, saved_at, state });
     }
     show_list(&listed, format)
 }
