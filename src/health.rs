@@ -1,4 +1,5 @@
-//! This file is how an engine tells of its parts: checks for readiness, the state of each projection and process manager.
+//! This file is how an engine tells of its parts: checks for readiness, the state of each projection, process manager
+//! and synchroniser.
 
 use chrono::{DateTime, Utc};
 
@@ -45,6 +46,29 @@ pub enum ProjectionState {
     Restarting(String),
     /// Failed too often; waits for [`crate::engine::Engine::release`].
     Quarantined(String),
+}
+
+/// How a synchroniser is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SynchroniserStatus {
+    /// Its name, which is that of its table too.
+    pub name: &'static str,
+    /// How far it has followed the log.
+    pub position: GlobalPosition,
+    /// How far its table is.
+    pub checkpoint: GlobalPosition,
+    /// How many subjects it knows.
+    pub subjects: usize,
+    /// How many are not yet outside as wanted, without dead letters.
+    pub pending: usize,
+    /// How many were set aside.
+    pub dead_letters: usize,
+    /// Calls under way.
+    pub calls_in_flight: usize,
+    /// For how long the outside has been taken for unavailable; none while it answers.
+    pub unavailable_for: Option<std::time::Duration>,
+    /// What it is doing.
+    pub state: ProjectionState,
 }
 
 /// How a process manager is doing.

@@ -7,6 +7,7 @@
 //! store keeps it      src/store/        the log, outcomes, claims, snapshots, read tables: memory, SQLite, Postgres
 //! projections show it src/projections/  what a read model is, and the built-in ones
 //! domain decides it   src/domain/       payments: pure, one aggregate a file
+//! synchronisers       src/synchronisers/ which outside system follows which aggregate
 //! identity            src/identity/     outside identity providers: the contract, Keycloak, a stand-in for it
 //! daemon exposes it   src/daemon/       HTTP, configuration, command line
 //! loadtest proves it  src/loadtest/     load, the checker that holds every answer against the log, the report
@@ -34,6 +35,9 @@ pub mod process_manager;
 pub mod projections;
 pub mod store;
 pub mod stream;
+pub mod synchroniser;
+#[cfg(feature = "keycloak")]
+pub mod synchronisers;
 pub mod testing;
 
 /// What a program that embeds the engine needs most.

@@ -6,6 +6,7 @@
 //! ├── shards × n a category     dispatch misses, spawn and passivate
 //! │   └── aggregates            one actor an instance: decide, apply, hand over
 //! ├── projections               one actor a read model: pull, apply, checkpoint
+//! ├── synchronisers             one actor an outside system: follow, call, record the outcome
 //! └── process managers          one actor a manager: react, fire deadlines, save, send commands
 //!
 //! feed, loader, snapshots       shared by all of them, owned by nobody's mailbox
@@ -28,6 +29,7 @@ pub(crate) mod process_manager;
 pub(crate) mod projection;
 pub(crate) mod snapshots;
 pub(crate) mod supervisor;
+pub(crate) mod synchroniser;
 
 /// What every aggregate needs to run.
 pub(crate) struct Runtime {

@@ -6,7 +6,7 @@ use crate::domain::identity::Identity;
 use crate::domain::payment::Payment;
 use crate::domain::payment_expiry::PaymentExpiry;
 use crate::domain::user::User;
-use crate::engine::{Engine, EngineBuilder};
+use crate::engine::{Engine, EngineBuilder, SynchroniserHandle};
 use crate::process_manager::ProcessManager;
 use crate::projections::payment_summaries::PaymentSummaries;
 use crate::projections::user_analytics::UserAnalytics;
@@ -33,7 +33,7 @@ pub(crate) fn projections() -> Vec<Box<dyn Verifiable>> {
     vec![Box::new(PaymentSummaries), Box::new(UserProfiles), Box::new(UserList), Box::new(UserAnalytics)]
 }
 
-/// Whether something of what is installed keeps users in step with an identity provider. Nothing does.
-pub(crate) fn has_identity_provider(_engine: &Engine) -> bool {
-    false
+/// What keeps users in step with an identity provider, when one is configured.
+pub(crate) fn identity_provider(engine: &Engine) -> Option<SynchroniserHandle> {
+    engine.synchroniser("user_accounts")
 }

@@ -29,6 +29,8 @@ mod load;
 mod load;
 mod output;
 mod projections;
+mod remote;
+mod synchronisers;
 
 /// Keys that are worth their lines in the short help, and in that of commands that only read.
 const COMMON: [&str; 6] =
@@ -83,6 +85,12 @@ enum Command {
     /// List, verify or rebuild the read models
     #[command(subcommand)]
     Projections(projections::Action),
+    /// How the systems outside are kept in step, by a running daemon
+    #[command(subcommand)]
+    Synchronisers(synchronisers::Action),
+    /// What a running daemon could not bring outside: list, show, retry, skip
+    #[command(subcommand)]
+    DeadLetters(synchronisers::DeadLetters),
     /// Put load on an engine or a daemon, measure it, and hold every answer against the log
     Load(Box<load::Flags>),
     #[command(flatten)]
@@ -147,6 +155,8 @@ impl Invocation {
             Command::Events(action) => events::run(action, &started(layers)?.config).await,
             Command::Load(flags) => load::run(*flags, layers).await,
             Command::Projections(action) => projections::run(action, &started(layers)?.config).await,
+            Command::Synchronisers(action) => synchronisers::run(action, &started(layers)?.config).await,
+            Command::DeadLetters(action) => synchronisers::run_dead_letters(action, &started(layers)?.config).await,
             Command::KeycloakDouble(action) => keycloak_double::run(action).await,
         }
     }

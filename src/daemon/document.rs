@@ -197,6 +197,13 @@ mod tests {
             POST /v1/users/{id}/logins
             POST /v1/users/{id}/verify-email
             PUT /v1/users/{id}/roles
+            GET /v1/admin/dead-letters
+            GET /v1/admin/dead-letters/{synchroniser}/{subject}
+            POST /v1/admin/dead-letters/{synchroniser}/{subject}/retry
+            POST /v1/admin/dead-letters/{synchroniser}/{subject}/skip
+            GET /v1/admin/synchronisers
+            GET /v1/admin/synchronisers/{name}
+            POST /v1/admin/synchronisers/{name}/reconcile
             GET /v1/admin/projections
             GET /v1/admin/projections/{name}/digest
             GET /v1/events

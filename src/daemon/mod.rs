@@ -5,8 +5,9 @@
 //! ├─ serve     bind, start, serve, drain   failure     what ends the program, and its exit codes
 //! │  ├─ connections   accept, at most so many
 //! │  ├─ edge          what wraps every request
-//! │  └─ router        payments, users, events (the log), audit, admin; request and problem; health, metrics
+//! │  └─ router        payments, users, events (the log), audit, admin, synchronisers; request and problem; health, metrics
 //! ├─ doctor, events, projections           read the store beside a running daemon
+//! ├─ provider  users kept in step with Keycloak, and what they did there
 //! └─ built_in  the aggregates and projections that the daemon runs
 //! ```
 
@@ -28,10 +29,16 @@ mod logging;
 mod metrics;
 mod payments;
 mod problem;
+#[cfg(feature = "keycloak")]
+mod provider;
+#[path = "no_provider.rs"]
+#[cfg(not(feature = "keycloak"))]
+mod provider;
 mod reading;
 mod request;
 mod serve;
 mod shape;
+mod synchronisers;
 mod users;
 mod verify;
 
@@ -63,7 +70,7 @@ pub struct AppState {
 impl AppState {
     /// Whether users are kept in step with an identity provider.
     pub(crate) fn has_identity_provider(&self) -> bool {
-        built_in::has_identity_provider(&self.engine)
+        built_in::identity_provider(&self.engine).is_some()
     }
 }
 
@@ -73,11 +80,12 @@ pub fn router(state: AppState) -> axum::Router {
     let (routes, document) = documented();
     let engine = state.engine.clone();
     routes
-        .with_state(state)
+        .with_state(state.clone())
         .layer(from_fn_with_state(engine, log_identity::name_the_log))
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
         .fallback(pages::unknown_route)
         .method_not_allowed_fallback(pages::unknown_method)
+        .layer(from_fn_with_state(state, users::waiting::wait_when_told))
         .layer(from_fn(correlated))
 }
 
@@ -105,6 +113,13 @@ fn documented() -> (axum::Router<AppState>, utoipa::openapi::OpenApi) {
         .routes(routes!(admin::digest))
         .routes(routes!(admin::rebuild))
         .routes(routes!(admin::release))
+        .routes(routes!(synchronisers::list))
+        .routes(routes!(synchronisers::get))
+        .routes(routes!(synchronisers::reconcile))
+        .routes(routes!(synchronisers::dead_letters::list))
+        .routes(routes!(synchronisers::dead_letters::get))
+        .routes(routes!(synchronisers::dead_letters::retry))
+        .routes(routes!(synchronisers::dead_letters::skip))
         .routes(routes!(pages::explain))
         .split_for_parts()
 }

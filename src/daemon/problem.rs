@@ -109,6 +109,11 @@ impl Problem {
         Self { outcome: Some(outcome), ..Self::new(code, detail) }.with(name, value)
     }
 
+    /// A part of the engine that is being restarted.
+    pub(crate) fn restarting(detail: &'static str) -> Self {
+        Self::unavailable("quarantined", NOT_EXECUTED, detail, SOON)
+    }
+
     /// The same with one more header.
     pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));

@@ -28,6 +28,7 @@ use crate::stream::ExpectedVersion;
 pub(crate) mod boundary;
 pub(crate) mod queries;
 mod shapes;
+pub(crate) mod waiting;
 
 fn none_such() -> Problem {
     Problem::new("not_found", "there is no such user, or it was not there at that version or time")

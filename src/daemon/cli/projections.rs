@@ -194,7 +194,7 @@ fn verified(name: &'static str, verdict: Verdict) -> Verified {
 }
 
 async fn rebuild(config: &Config, name: &'static str, force: bool) -> Result<(), Failure> {
-    let engine = start_engine(config, take_over(force)).await.map_err(|failure| match failure {
+    let engine = start_engine(config, take_over(force), |engine| engine).await.map_err(|failure| match failure {
         Failure::Store(StoreError::Held { holder }) => Failure::Store(StoreError::Held {
             holder: format!(
                 "{holder}; let it do the work: `essaim projections rebuild {name} --url http://…`, \
