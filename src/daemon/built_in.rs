@@ -25,8 +25,17 @@ pub(crate) fn install(engine: EngineBuilder, config: &Config) -> EngineBuilder {
     }
 }
 
-/// Names of the process managers, whose tables have checkpoints too.
-pub(crate) const PROCESS_MANAGERS: [&str; 1] = [PaymentExpiry::NAME];
+/// What else has a table with a checkpoint: its name there, and what it is.
+pub(crate) const OTHER_TABLES: [(&str, &str); 3] = [
+    (PaymentExpiry::NAME, "process manager"),
+    (USER_ACCOUNTS, "synchroniser"),
+    (EVENT_CURSORS, "cursor of the identity provider"),
+];
+
+/// The synchroniser that keeps users' accounts in step, whether it is compiled in or not.
+const USER_ACCOUNTS: &str = "user_accounts";
+/// How far the identity provider's own events were read.
+pub(crate) const EVENT_CURSORS: &str = "identity_event_cursors";
 
 /// Every projection of the daemon, in the order they are shown.
 pub(crate) fn projections() -> Vec<Box<dyn Verifiable>> {
@@ -35,5 +44,5 @@ pub(crate) fn projections() -> Vec<Box<dyn Verifiable>> {
 
 /// What keeps users in step with an identity provider, when one is configured.
 pub(crate) fn identity_provider(engine: &Engine) -> Option<SynchroniserHandle> {
-    engine.synchroniser("user_accounts")
+    engine.synchroniser(USER_ACCOUNTS)
 }

@@ -98,8 +98,8 @@ async fn list(store: &dyn EventStore, format: Format) -> Result<(), Failure> {
     for checkpoint in checkpoints.iter().filter(|checkpoint| !is_current(checkpoint)) {
         let (position, behind, saved_at) = saved(checkpoint);
         let (name, version) = (checkpoint.projection.clone(), checkpoint.version);
-        let is_manager = built_in::PROCESS_MANAGERS.contains(&&*name);
-        let state = if is_manager { "process manager" } else { "not of this release" };
+        let other = built_in::OTHER_TABLES.iter().find(|(other, _)| *other == name);
+        let state = other.map_or("not of this release", |(_, state)| state);
         listed.push(Listed { name, version, table: None, position, behind, saved_at, state });
     }
     show_list(&listed, format)

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
+use super::super::built_in::EVENT_CURSORS;
 use crate::aggregate::Aggregate;
 use crate::clock::{Clock, SystemClock};
 use crate::command::{ExecuteError, Options};
@@ -196,10 +197,5 @@ const COLUMNS: &[Column] =
 
 /// Where the cursor is kept.
 fn table() -> TableSpec {
-    TableSpec {
-        projection: "identity_event_cursors".into(),
-        view: "identity_event_cursors".into(),
-        version: 1,
-        columns: COLUMNS,
-    }
+    TableSpec { projection: EVENT_CURSORS.into(), view: EVENT_CURSORS.into(), version: 1, columns: COLUMNS }
 }
