@@ -521,7 +521,7 @@ async fn a_pass_reports_what_drifted_outside_and_repairs_it_when_told() {
     assert!(process.handle().reconcile(true));
     until("the pass is over", finished).await;
     until("bob is as wanted", || registry.accounts()[1].name == "x").await;
-    assert_eq!(process.handle().reconciliation().unwrap().drifts[0].repaired, true);
+    assert!(process.handle().reconciliation().unwrap().drifts[0].repaired);
 }
 
 #[tokio::test(start_paused = true)]
