@@ -1,13 +1,16 @@
 //! How fast commands become durable on Postgres, beside a loop that loads and inserts, in one run: `cargo bench
 //! --bench throughput`. Prints ratios, since machines differ and neighbours are noisy.
 //!
-//! Wants `TEST_DATABASE_URL`, a Postgres where it may create databases.
+//! Wants `TEST_DATABASE_URL`, a Postgres where it may create databases. `RUNS` (3) and `SECONDS_A_RUN` (4) say how
+//! often and how long; names of lines (`loop hot spread wide without flood flood-without bare lone
+//! lone-without`) leave out the rest.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use essaim::prelude::*;
+use futures::future::LocalBoxFuture;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Connection, Executor, PgConnection};
 
@@ -252,6 +255,78 @@ fn line(what: &str, measured: &Measured, against: Option<(&str, f64)>) {
     );
 }
 
+/// One line of the table: its name on the command line, what it shows, and how it is measured.
+struct Case {
+    name: &'static str,
+    shown: &'static str,
+    run: fn(Arc<str>, Duration) -> LocalBoxFuture<'static, Measured>,
+}
+
+const CASES: [Case; 10] = [
+    Case {
+        name: "loop",
+        shown: "load-and-insert loop, 64 connections",
+        run: |server, time| Box::pin(async move { load_and_insert(&server, 1_000, 64, time).await }),
+    },
+    Case {
+        name: "hot",
+        shown: "engine, 64 callers, one aggregate",
+        run: |server, time| Box::pin(async move { through_the_engine(&server, 1, 64, time, true).await }),
+    },
+    Case {
+        name: "spread",
+        shown: "engine, 64 callers, 1,000 aggregates",
+        run: |server, time| Box::pin(async move { through_the_engine(&server, 1_000, 64, time, true).await }),
+    },
+    Case {
+        name: "wide",
+        shown: "engine, 256 callers, 1,000 aggregates",
+        run: |server, time| Box::pin(async move { through_the_engine(&server, 1_000, 256, time, true).await }),
+    },
+    Case {
+        name: "without",
+        shown: "  the same without a projection",
+        run: |server, time| Box::pin(async move { through_the_engine(&server, 1_000, 256, time, false).await }),
+    },
+    Case {
+        name: "flood",
+        shown: "engine, 4,096 callers, 1,000 aggregates",
+        run: |server, time| Box::pin(async move { through_the_engine(&server, 1_000, 4_096, time, true).await }),
+    },
+    Case {
+        name: "flood-without",
+        shown: "  the same without a projection",
+        run: |server, time| Box::pin(async move { through_the_engine(&server, 1_000, 4_096, time, false).await }),
+    },
+    Case {
+        name: "bare",
+        shown: "bare one-row insert, one connection",
+        run: |server, time| Box::pin(async move { bare_insert(&server, time).await }),
+    },
+    Case {
+        name: "lone",
+        shown: "engine, one caller",
+        run: |server, time| Box::pin(async move { through_the_engine(&server, 1_000, 1, time, true).await }),
+    },
+    Case {
+        name: "lone-without",
+        shown: "  the same without a projection",
+        run: |server, time| Box::pin(async move { through_the_engine(&server, 1_000, 1, time, false).await }),
+    },
+];
+
+fn report(case: &Case, measured: &Measured, medians: &[(&Case, Measured)]) {
+    let other = |name: &str| medians.iter().find(|(case, _)| case.name == name).map(|(_, measured)| measured);
+    let against = match (case.name, other("loop"), other("bare")) {
+        ("lone" | "lone-without", _, Some(bare)) => {
+            Some(("the bare insert's median", measured.median.as_secs_f64() / bare.median.as_secs_f64()))
+        }
+        ("loop" | "bare" | "lone" | "lone-without", ..) | (_, None, _) => None,
+        (_, Some(looped), _) => Some(("the loop", measured.per_second / looped.per_second)),
+    };
+    line(case.shown, measured, against);
+}
+
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
@@ -260,29 +335,21 @@ async fn main() {
     let Ok(server) = std::env::var("TEST_DATABASE_URL") else {
         return println!("TEST_DATABASE_URL is not set; nothing measured");
     };
+    let server: Arc<str> = server.into();
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let cases: Vec<&Case> =
+        CASES.iter().filter(|case| wanted.is_empty() || wanted.iter().any(|name| name == case.name)).collect();
     let runs: usize = std::env::var("RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(3);
     let seconds: u64 = std::env::var("SECONDS_A_RUN").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(4);
     let time = Duration::from_secs(seconds);
-    let mut all: [Vec<Measured>; 7] = Default::default();
+    let mut all: Vec<Vec<Measured>> = cases.iter().map(|_| Vec::new()).collect();
     // One round after the other, so that a noisy minute falls on all of them alike.
     for _ in 0..runs {
-        all[0].push(load_and_insert(&server, 1_000, 64, time).await);
-        all[1].push(through_the_engine(&server, 1, 64, time, true).await);
-        all[2].push(through_the_engine(&server, 1_000, 64, time, true).await);
-        all[3].push(through_the_engine(&server, 1_000, 256, time, true).await);
-        all[4].push(through_the_engine(&server, 1_000, 256, time, false).await);
-        all[5].push(bare_insert(&server, time).await);
-        all[6].push(through_the_engine(&server, 1_000, 1, time, true).await);
+        for (case, measured) in cases.iter().zip(&mut all) {
+            measured.push((case.run)(Arc::clone(&server), time).await);
+        }
     }
-    let [looped, hot, spread, wide, without, bare, lone] = all.map(median);
-    let times = |measured: &Measured| Some(("the loop", measured.per_second / looped.per_second));
     println!("medians of {runs} runs of {time:?}");
-    line("load-and-insert loop, 64 connections", &looped, None);
-    line("engine, 64 callers, one aggregate", &hot, times(&hot));
-    line("engine, 64 callers, 1,000 aggregates", &spread, times(&spread));
-    line("engine, 256 callers, 1,000 aggregates", &wide, times(&wide));
-    line("  the same without a projection", &without, times(&without));
-    line("bare one-row insert, one connection", &bare, None);
-    let latency = lone.median.as_secs_f64() / bare.median.as_secs_f64();
-    line("engine, one caller", &lone, Some(("the bare insert's median", latency)));
+    let medians: Vec<(&Case, Measured)> = cases.into_iter().zip(all.into_iter().map(median)).collect();
+    medians.iter().for_each(|(case, measured)| report(case, measured, &medians));
 }

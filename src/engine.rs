@@ -12,9 +12,12 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
+use uuid::Uuid;
 
 use self::parts::{AnyDispatcher, AnyFollower};
+use self::process_managers::AnyManager;
 use self::subscription::Subscription;
+use self::synchronisers::AnyWorker;
 use crate::actors::Runtime;
 use crate::actors::admission::Admission;
 use crate::actors::flights::Flights;
@@ -22,6 +25,7 @@ use crate::actors::journal::{JournalStatus, chain};
 use crate::actors::journal_actor::JournalSlot;
 use crate::actors::projection::{Follower, Message as ProjectionMessage};
 use crate::actors::supervisor;
+use crate::actors::synchroniser::Message as SynchroniserMessage;
 use crate::clock::SharedClock;
 use crate::event::RecordedEvent;
 use crate::projections::table::{Digest, Table};
@@ -32,11 +36,14 @@ use crate::stream::{GlobalPosition, StreamId, Version};
 mod builder;
 mod execute;
 mod parts;
+mod process_managers;
 mod subscription;
+mod synchronisers;
 
 pub use self::builder::{EngineBuilder, StartError};
+pub use self::synchronisers::SynchroniserHandle;
 pub use crate::command::{ExecuteError, NotExecuted, Options, Receipt};
-pub use crate::health::{Check, ProjectionState, ProjectionStatus};
+pub use crate::health::{Check, ProcessManagerStatus, ProjectionState, ProjectionStatus, SynchroniserStatus};
 pub use crate::limits::Limits;
 pub use crate::projections::read_model::{AtLeast, ReadError, ReadModel, View};
 
@@ -45,6 +52,9 @@ pub use crate::projections::read_model::{AtLeast, ReadError, ReadModel, View};
 #[derive(Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
+    /// None in the hands of the engine's own parts, which must not keep it running.
+    #[expect(dead_code, reason = "it is there to be dropped")]
+    handle: Option<Arc<Handle>>,
 }
 
 struct Inner {
@@ -58,16 +68,31 @@ struct Inner {
     categories: Vec<Box<dyn AnyDispatcher>>,
     followers: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     projections: Vec<Arc<dyn AnyFollower>>,
+    synchronisers: Vec<Arc<dyn AnyWorker>>,
+    process_managers: Vec<Arc<dyn AnyManager>>,
     status: Arc<JournalStatus>,
     journal: JournalSlot,
     root: ActorRef<supervisor::Message>,
     stop: CancellationToken,
+    /// Refuses new commands from outside.
     draining: AtomicBool,
+    /// Refuses those of the engine's own parts too.
+    sealed: AtomicBool,
+    /// Nobody holds the engine any more: nobody waits for what is under way.
+    abandoned: CancellationToken,
 }
 
-impl Drop for Inner {
+/// What users hold of an engine; dropping the last one stops it.
+struct Handle {
+    stop: CancellationToken,
+    abandoned: CancellationToken,
+    root: ActorRef<supervisor::Message>,
+}
+
+impl Drop for Handle {
     fn drop(&mut self) {
         self.stop.cancel();
+        self.abandoned.cancel();
         self.root.stop(None);
     }
 }
@@ -162,6 +187,11 @@ impl Engine {
         &self.inner.store
     }
 
+    /// The epoch this engine writes under, for those who save rows of their own beside the log.
+    pub fn epoch(&self) -> crate::store::Epoch {
+        self.inner.status.epoch()
+    }
+
     /// Position of the last durable event.
     pub fn head(&self) -> GlobalPosition {
         self.inner.runtime.feed.head()
@@ -203,7 +233,20 @@ impl Engine {
             };
             Check { name: format!("projection:{}", status.name), ok, detail }
         });
-        [store, journal].into_iter().chain(projections).collect()
+        let process_managers = inner.process_managers.iter().map(|manager| manager.check());
+        let times = match inner.runtime.feed.generation() {
+            0 => String::new(),
+            times => format!(", went backwards {times} times since the start"),
+        };
+        let log = Check { name: "log".into(), ok: true, detail: format!("{}{times}", self.log_id()) };
+        let synchronisers = inner.synchronisers.iter().map(|worker| worker.check());
+        [store, journal, log].into_iter().chain(projections).chain(process_managers).chain(synchronisers).collect()
+    }
+
+    /// Which history positions are of. It stays for as long as the log is, over restarts and restored copies of it, and
+    /// is another one once the log went backwards under a running engine: positions of the old one mean nothing then.
+    pub fn log_id(&self) -> Uuid {
+        self.inner.status.log_id()
     }
 
     /// How the projections are doing.
@@ -262,6 +305,11 @@ impl Engine {
         let inner = &self.inner;
         let until = Instant::now() + deadline;
         inner.draining.store(true, Ordering::Release);
+        // While commands of the engine's own parts are still taken: the outcomes of calls under way are among them.
+        let settled = tokio::time::timeout_at(until, self.all_settled()).await.is_ok();
+        // While commands of the engine's own parts are still taken: those under way are to have their outcome.
+        let finished = tokio::time::timeout_at(until, self.process_managers_finished()).await.is_ok();
+        inner.sealed.store(true, Ordering::Release);
         let answered = tokio::time::timeout_at(until, self.all_answered()).await.is_ok();
         let saved = tokio::time::timeout_at(until, self.all_saved()).await.is_ok();
         inner.stop.cancel();
@@ -271,8 +319,20 @@ impl Engine {
             let _ = tokio::time::timeout(GRACE, journal.close(NotExecuted::Draining)).await;
         }
         let stopped = inner.root.stop_and_wait(None, Some(GRACE)).await.is_ok();
-        info!(answered, saved, stopped, "engine stopped");
-        answered && saved && stopped
+        info!(settled, finished, answered, saved, stopped, "engine stopped");
+        settled && finished && answered && saved && stopped
+    }
+
+    async fn all_settled(&self) {
+        let finish = |worker: &Arc<dyn AnyWorker>| -> Option<oneshot::Receiver<()>> {
+            if let ProjectionState::Quarantined(_) = worker.status().state {
+                return None;
+            }
+            let (reply, done) = oneshot::channel();
+            worker.tell(SynchroniserMessage::Finish(reply)).then_some(done)
+        };
+        let waiting: Vec<_> = self.inner.synchronisers.iter().filter_map(finish).collect();
+        futures::future::join_all(waiting).await;
     }
 
     async fn all_answered(&self) {

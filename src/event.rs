@@ -37,6 +37,11 @@ impl CommandId {
         derived_id("essaim event", &[self.0.as_bytes(), &(n as u64).to_be_bytes()])
     }
 
+    /// The id of an internal command: equal whenever purpose and parts are, and never a client's.
+    pub(crate) fn from_parts(purpose: &str, parts: &[&[u8]]) -> Self {
+        Self(derived_id(purpose, parts))
+    }
+
     /// An id for the aggregate that this command creates, so that a retry creates the same one.
     pub fn aggregate_id(self) -> Uuid {
         derived_id("essaim aggregate", &[self.0.as_bytes()])

@@ -4,6 +4,7 @@
 //! given          an aggregate alone: given these events, when this command, then that
 //! faulty faults  a store that fails on command
 //! conformance    the contract of a store as some 140 tests, see `store_conformance_tests!`
+//! virtual_clock  a clock that moves with the time of the runtime
 //! batch          builds batches with right positions and hashes
 //! ```
 
@@ -12,9 +13,11 @@ pub mod conformance;
 pub mod faults;
 pub mod faulty;
 pub mod given;
+pub mod virtual_clock;
 
 pub use batch::BatchBuilder;
 pub use conformance::StoreUnderTest;
 pub use faults::{AppendFault, Faults};
 pub use faulty::FaultyStore;
 pub use given::given;
+pub use virtual_clock::VirtualClock;

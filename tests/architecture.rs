@@ -76,21 +76,53 @@ fn actors_know_stores_by_their_traits_only() {
 
 #[test]
 fn the_library_below_the_daemon_never_looks_up() {
-    let bound = |name: &str| !name.starts_with("daemon/") && !name.starts_with("loadtest/") && name != "main.rs";
+    // The double is a server of its own, which only tests and its command start.
+    let above = ["daemon/", "loadtest/", "identity/double", "main.rs"];
+    let bound = |name: &str| !above.iter().any(|above| name.starts_with(above));
     never(
         "nothing below the daemon names it",
         bound,
         &["crate::daemon", "crate::loadtest", "anyhow", "clap::", "axum"],
     );
-    let contracts =
-        ["stream.rs", "event.rs", "aggregate.rs", "command.rs", "codec.rs", "clock.rs", "limits.rs", "health.rs"];
+    let contracts = [
+        "stream.rs",
+        "event.rs",
+        "aggregate.rs",
+        "process_manager.rs",
+        "command.rs",
+        "codec.rs",
+        "clock.rs",
+        "limits.rs",
+        "health.rs",
+    ];
     let words = ["crate::actors", "crate::engine", "crate::domain", "tokio::", "sqlx", "ractor"];
     never("contracts stand on nothing", |name| contracts.contains(&name), &words);
 }
 
 #[test]
+fn the_load_harness_and_the_daemon_stand_side_by_side() {
+    never("loadtest knows no daemon", |name| name.starts_with("loadtest/"), &["crate::daemon", "axum"]);
+    let bound = |name: &str| name.starts_with("daemon/") && name != "daemon/cli/load.rs";
+    never("only the command line knows the harness", bound, &["crate::loadtest"]);
+}
+
+#[test]
+fn identity_providers_know_nothing_of_the_engine() {
+    let words =
+        ["crate::actors", "crate::engine", "crate::domain", "crate::projections", "crate::store", "crate::daemon"];
+    never("identity stands on its own", |name| name.starts_with("identity/"), &words);
+    never("only the double serves", |name| name.starts_with("identity/keycloak"), &["axum", "crate::identity::double"]);
+}
+
+#[test]
 fn anyhow_lives_in_main_only() {
     never("anyhow is for main.rs", |name| name != "main.rs", &["anyhow"]);
+}
+
+#[test]
+fn the_checker_knows_answers_and_log_only() {
+    let bound = |name: &str| name.starts_with("loadtest/checker") || name == "loadtest/history.rs";
+    never("the checker shares nothing with what it checks", bound, &["crate::engine", "crate::actors", "crate::store"]);
 }
 
 #[test]

@@ -140,6 +140,7 @@ async fn a_log_that_went_backwards_under_a_running_engine_is_noticed_and_all_bui
     }
     engine.read_model::<Balances>().at_least(GlobalPosition(10)).within(CALM).await.unwrap();
 
+    let (before, reopened) = (engine.log_id(), SqliteStore::open(&file).await.unwrap());
     set_back(&file, 4).await;
     let refused = engine.execute(&Purse::id("a"), PurseCommand::Take { cents: 5 }).await.unwrap_err();
     let taken = engine.execute(&Purse::id("a"), PurseCommand::Take { cents: 3 }).await.unwrap();
@@ -149,6 +150,10 @@ async fn a_log_that_went_backwards_under_a_running_engine_is_noticed_and_all_bui
         "decided upon what is left: {refused}"
     );
     assert_eq!((taken.version, taken.position), (Version(5), GlobalPosition(5)));
+    assert_ne!(engine.log_id(), before, "positions of what is gone are told from those of what is there");
+    assert_eq!(engine.log_id(), reopened.head().await.unwrap().log_id, "and a restart does not forget it");
+    let said = engine.health().await.into_iter().find(|check| check.name == "log").unwrap();
+    assert!(said.detail.ends_with("went backwards 1 times since the start"), "{said:?}");
     let balances = engine.read_model::<Balances>();
     eventually("the read model to be that of the log as it is", || async {
         let now = balances.now().unwrap();
@@ -175,4 +180,18 @@ async fn a_claim_taken_and_dropped_again_within_one_batch_must_still_have_been_f
     busy.unwrap();
     dropped.unwrap();
     assert!(matches!(taken, Err(ExecuteError::ClaimRefused { .. })), "{taken:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_refuses_checkpoints_is_asked_again_at_its_ease_also_while_draining() {
+    let (engine, faults) = fragile().await;
+    let receipt = engine.execute(&Purse::id("a"), put(1)).await.unwrap();
+    engine.read_model::<Balances>().at_least(receipt.position).within(CALM).await.unwrap();
+    faults.fail_saves();
+
+    engine.shutdown(Duration::from_millis(700)).await;
+
+    // One every 200 ms, and the regular one.
+    let refused = faults.refused_saves();
+    assert!((2..=6).contains(&refused), "{refused} saves in 700 ms");
 }

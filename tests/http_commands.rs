@@ -193,6 +193,24 @@ async fn every_answer_names_its_correlation() {
 }
 
 #[tokio::test]
+async fn positions_of_another_log_are_refused_and_every_answer_names_its_log() {
+    let api = Api::start().await;
+    let created = api.post("/v1/payments", body()).await;
+    let ours = created.header("essaim-log").expect("the log's id").to_owned();
+    let (same, other) = (("essaim-log", &*ours), ("essaim-log", "0190a3c4-0000-7000-8000-000000000001"));
+
+    let read = api.get_with("/v1/payments", &[same, ("essaim-at-least", "1")]).await;
+    let stale = api.get_with("/v1/payments", &[other, ("essaim-at-least", "1")]).await;
+    let decided_on_stale = api.post_with("/v1/payments", &[other], body()).await;
+
+    assert_eq!((read.status, read.header("essaim-log")), (200, Some(&*ours)));
+    stale.problem(409, "log_changed");
+    assert_eq!(stale.header("essaim-log"), Some(&*ours), "to go on with");
+    decided_on_stale.problem(409, "log_changed");
+    assert_eq!(api.engine.head().0, 1, "nothing was executed");
+}
+
+#[tokio::test]
 async fn a_daemon_that_drains_executes_nothing_more_and_says_so() {
     let api = Api::start().await;
     let payment = api.create("1", "EUR").await;

@@ -8,16 +8,20 @@
 //! It is the only one who calls `append`, and there is one batch in flight. Its supervising actor only watches it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
+use uuid::Uuid;
 
 use super::answer::{Answer, Keep, Reply};
-use super::feed::Feed;
+use super::feed::{CommittedBatch, Feed};
 use super::snapshots::{PendingSnapshot, SnapshotSender};
 use crate::aggregate::Claim;
 use crate::clock::SharedClock;
@@ -198,7 +202,7 @@ pub(crate) struct Journal {
     clock: SharedClock,
     limits: BatchLimits,
     status: Arc<JournalStatus>,
-    snapshots: SnapshotSender,
+    release: Release,
     stop: CancellationToken,
 }
 
@@ -207,6 +211,7 @@ pub(crate) struct Journal {
 pub(crate) struct JournalStatus {
     unavailable: AtomicBool,
     epoch: AtomicU64,
+    log_id: RwLock<Uuid>,
     gave_up: tokio::sync::watch::Sender<Option<String>>,
 }
 
@@ -221,6 +226,16 @@ impl JournalStatus {
         Epoch(self.epoch.load(Ordering::Acquire))
     }
 
+    /// Which history positions are of; another one once the log went backwards.
+    pub(crate) fn log_id(&self) -> Uuid {
+        *self.log_id.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn resumed_at(&self, head: &Head) {
+        self.epoch.store(head.epoch.0, Ordering::Release);
+        *self.log_id.write().unwrap_or_else(PoisonError::into_inner) = head.log_id;
+    }
+
     /// Why this process no longer writes, once it does not.
     pub(crate) fn gave_up(&self) -> tokio::sync::watch::Receiver<Option<String>> {
         self.gave_up.subscribe()
@@ -233,6 +248,46 @@ impl JournalStatus {
             given.get_or_insert(reason);
             first
         });
+    }
+}
+
+/// Answers a batch that committed. The store need not wait meanwhile: it is sent the next batch first.
+struct Release {
+    feed: Arc<Feed>,
+    snapshots: SnapshotSender,
+    committed: Option<(InFlight, CommittedBatch)>,
+}
+
+impl Release {
+    /// Answers this one at the next occasion, and whichever was to be answered before it at once.
+    fn soon(&mut self, part: InFlight, events: CommittedBatch) {
+        self.now();
+        self.committed = Some((part, events));
+    }
+
+    /// Lets `sent` begin before it answers.
+    async fn while_waiting_for<T>(&mut self, mut sent: impl Future<Output = T> + Unpin) -> T {
+        let begun = poll_fn(|context| Poll::Ready(Pin::new(&mut sent).poll(context))).await;
+        if let Poll::Ready(result) = begun {
+            return result;
+        }
+        self.now();
+        sent.await
+    }
+
+    /// Publishes, then answers: whoever has an answer finds its events in the feed.
+    fn now(&mut self) {
+        let Some((mut part, events)) = self.committed.take() else { return };
+        metrics::histogram!("essaim_journal_batch_commands").record(part.0.len() as f64);
+        metrics::counter!("essaim_events_appended_total").increment(events.len() as u64);
+        let base = events.first().map_or_else(|| self.feed.head().0, |event| event.position.0 - 1);
+        self.feed.publish(Arc::clone(&events));
+        let mut behind = 0;
+        for append in part.0.drain(..) {
+            behind += append.events.len();
+            let last = if append.events.is_empty() { None } else { Some(&events[behind - 1]) };
+            append.commit(GlobalPosition(base + behind as u64), last, &self.snapshots);
+        }
     }
 }
 
@@ -258,7 +313,7 @@ impl Journal {
         stop: CancellationToken,
     ) -> Self {
         let head = writer.head().clone();
-        status.epoch.store(head.epoch.0, Ordering::Release);
+        status.resumed_at(&head);
         Self {
             appends,
             store,
@@ -266,11 +321,11 @@ impl Journal {
             head,
             doubtful: false,
             fenced: false,
-            feed,
+            feed: Arc::clone(&feed),
             clock,
             limits,
             status,
-            snapshots,
+            release: Release { feed, snapshots, committed: None },
             stop,
         }
     }
@@ -280,6 +335,10 @@ impl Journal {
         let mut waiting = Vec::new();
         let stop = self.stop.clone();
         loop {
+            // With the next batch at hand, the last one is answered while that one is under way.
+            if self.appends.is_empty() {
+                self.release.now();
+            }
             let received = tokio::select! {
                 biased;
                 received = self.appends.recv_many(&mut waiting, self.limits.max_commands) => received,
@@ -366,7 +425,10 @@ impl Journal {
             let losers = set_losers_aside(&mut part);
             match self.attempt(&part).await {
                 Attempt::Committed(events) => {
-                    self.release(part, &events);
+                    self.release.soon(part, events);
+                    if !losers.is_empty() {
+                        self.release.now();
+                    }
                     losers.into_iter().for_each(|(append, fault)| append.hand_back(fault));
                     continue;
                 }
@@ -428,11 +490,12 @@ impl Journal {
                 }
             }
             let bare = batch.events.is_empty() && batch.outcomes.is_empty() && batch.claims.is_empty();
-            let result = if bare {
-                self.writer.check_fence(self.head.epoch, self.head.batch).await
+            let sent = if bare {
+                self.writer.check_fence(self.head.epoch, self.head.batch)
             } else {
-                self.writer.append(&batch).await
+                self.writer.append(&batch)
             };
+            let result = self.release.while_waiting_for(sent).await;
             match result {
                 Ok(()) => {
                     self.answered();
@@ -521,37 +584,25 @@ impl Journal {
         }
     }
 
-    /// Publishes, then answers: whoever has an answer finds its events in the feed.
-    fn release(&self, mut part: InFlight, events: &Arc<[RecordedEvent]>) {
-        metrics::histogram!("essaim_journal_batch_commands").record(part.0.len() as f64);
-        metrics::counter!("essaim_events_appended_total").increment(events.len() as u64);
-        let base = events.first().map_or(self.head.position.0, |event| event.position.0 - 1);
-        self.feed.publish(Arc::clone(events));
-        let mut behind = 0;
-        for append in part.0.drain(..) {
-            behind += append.events.len();
-            let last = if append.events.is_empty() { None } else { Some(&events[behind - 1]) };
-            append.commit(GlobalPosition(base + behind as u64), last, &self.snapshots);
-        }
-    }
-
     /// Connects anew under a raised epoch, however long that takes, and compares what is there with what was known.
     async fn reclaim(&mut self) -> Result<(), ()> {
+        self.release.now();
         let mut wait = Duration::from_millis(20);
         loop {
             match self.writer.reclaim().await {
-                Ok(head) => {
-                    self.resume_at(head).await;
-                    return Ok(());
-                }
+                Ok(head) => match self.resume_at(head).await {
+                    Ok(()) => return Ok(()),
+                    Err(error) => {
+                        warn!(error = %chain(&error), "the log went backwards and cannot be given another id yet")
+                    }
+                },
                 Err(StoreError::Fenced { mine, found }) if found < mine => {
                     // No take-over lowers the epoch: the store was set back, to a time before this writer.
                     match self.store.open_writer(self.clock.random_id(), TakeOver::OnlyDead).await {
+                        // The next reclaim is of this writer, and finds out what is left.
                         Ok(writer) => {
-                            let head = writer.head().clone();
                             self.writer = writer;
-                            self.resume_at(head).await;
-                            return Ok(());
+                            continue;
                         }
                         Err(error) => warn!(error = %chain(&error), "the store went back and cannot be taken over yet"),
                     }
@@ -575,23 +626,30 @@ impl Journal {
         }
     }
 
-    async fn resume_at(&mut self, head: Head) {
-        self.doubtful = false;
-        self.status.epoch.store(head.epoch.0, Ordering::Release);
-        let known = std::mem::replace(&mut self.head, head);
-        if continues(&self.store, &known, &self.head).await {
-            if self.head.position != self.feed.head() {
-                self.feed.restart_at(self.head.position);
-            }
-            return;
+    /// Goes on from this head, which may be another than the known one.
+    async fn resume_at(&mut self, mut head: Head) -> Result<(), StoreError> {
+        let went_backwards = !continues(&self.store, &self.head, &head).await;
+        if went_backwards {
+            // Before anything is forgotten: when this fails, the next attempt finds the step back again.
+            head = self.writer.renew(self.clock.random_id()).await?;
         }
-        error!(
-            known = known.position.0,
-            found = self.head.position.0,
-            "the log went backwards; forgetting all that was built on what is gone"
-        );
-        metrics::counter!("essaim_log_went_backwards_total").increment(1);
-        self.feed.went_backwards_to(&self.head);
+        self.doubtful = false;
+        self.status.resumed_at(&head);
+        let known = std::mem::replace(&mut self.head, head);
+        let found = self.head.position;
+        if went_backwards {
+            error!(
+                known = known.position.0,
+                found = found.0,
+                log = %self.head.log_id,
+                "the log went backwards; forgetting all that was built on what is gone"
+            );
+            metrics::counter!("essaim_log_went_backwards_total").increment(1);
+            self.feed.went_backwards_to(&self.head);
+        } else if found != self.feed.head() {
+            self.feed.restart_at(found);
+        }
+        Ok(())
     }
 }
 

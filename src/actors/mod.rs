@@ -5,7 +5,9 @@
 //! ├── journal                   appends; watched by its actor, gives up the process when it cannot go on
 //! ├── shards × n a category     dispatch misses, spawn and passivate
 //! │   └── aggregates            one actor an instance: decide, apply, hand over
-//! └── projections               one actor a read model: pull, apply, checkpoint
+//! ├── projections               one actor a read model: pull, apply, checkpoint
+//! ├── synchronisers             one actor an outside system: follow, call, record the outcome
+//! └── process managers          one actor a manager: react, fire deadlines, save, send commands
 //!
 //! feed, loader, snapshots       shared by all of them, owned by nobody's mailbox
 //! ```
@@ -23,9 +25,11 @@ pub(crate) mod flights;
 pub(crate) mod journal;
 pub(crate) mod journal_actor;
 pub(crate) mod loader;
+pub(crate) mod process_manager;
 pub(crate) mod projection;
 pub(crate) mod snapshots;
 pub(crate) mod supervisor;
+pub(crate) mod synchroniser;
 
 /// What every aggregate needs to run.
 pub(crate) struct Runtime {

@@ -232,6 +232,8 @@ pub(crate) struct Following<P: Projection> {
     replace_all: bool,
     saving: Option<Saving<P>>,
     last_save: Instant,
+    /// After a failed save the store is left in peace until then.
+    save_after: Instant,
     generation: u64,
     ready_at: GlobalPosition,
     is_shown: bool,
@@ -262,6 +264,7 @@ impl<P: Projection> Following<P> {
             replace_all: false,
             saving: None,
             last_save: Instant::now(),
+            save_after: Instant::now(),
             generation,
             ready_at,
             is_shown: false,
@@ -456,10 +459,11 @@ impl<P: Projection> Following<P> {
         let Some(fold) = &mut self.fold else { return };
         let position = fold.table.position();
         let behind = self.saved_at.is_none_or(|saved| saved < position) || self.replace_all;
-        if self.saving.is_some() || !self.is_shown || !behind {
+        let now = Instant::now();
+        if self.saving.is_some() || !self.is_shown || !behind || now < self.save_after {
             return;
         }
-        self.last_save = Instant::now();
+        self.last_save = now;
         let keys = std::mem::take(&mut fold.dirty);
         let (rows, deletes) = fold.table.freeze(&keys);
         let chain_hash = fold.table.read(|snapshot| snapshot.chain_hash());
@@ -512,6 +516,8 @@ impl<P: Projection> Following<P> {
                 if let StoreError::Data { .. } | StoreError::Schema { .. } = error {
                     return Err(Box::new(error));
                 }
+                self.save_after = Instant::now() + PAUSE;
+                self.myself.send_after(PAUSE, || Message::Tick);
                 Ok(())
             }
         }

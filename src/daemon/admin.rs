@@ -41,13 +41,18 @@ pub(crate) struct ProjectionShape {
 impl ProjectionShape {
     fn of(status: ProjectionStatus) -> Self {
         let ProjectionStatus { name, view, version, position, checkpoint, rows, state } = status;
-        let (state, reason) = match state {
-            ProjectionState::CatchingUp => ("catching_up", None),
-            ProjectionState::Live => ("live", None),
-            ProjectionState::Restarting(reason) => ("restarting", Some(reason)),
-            ProjectionState::Quarantined(reason) => ("quarantined", Some(reason)),
-        };
+        let (state, reason) = state_of(state);
         Self { name, view, version, position: position.0, checkpoint: checkpoint.0, rows, state, reason }
+    }
+}
+
+/// The state of a part by name, and what failed.
+pub(super) fn state_of(state: ProjectionState) -> (&'static str, Option<String>) {
+    match state {
+        ProjectionState::CatchingUp => ("catching_up", None),
+        ProjectionState::Live => ("live", None),
+        ProjectionState::Restarting(reason) => ("restarting", Some(reason)),
+        ProjectionState::Quarantined(reason) => ("quarantined", Some(reason)),
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use metrics::counter;
@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use self::issuer::{Issuer, IssuerError};
 use self::keys::Keys;
-use self::roles::ADMIN;
+pub(crate) use self::roles::ADMIN;
 use self::settings::Settings;
 use self::token::{Refused, Verifier, bearer};
 use super::config::Config;
@@ -56,9 +56,9 @@ impl Authentication {
         Ok(Self(Some(Arc::new(Verifier::new(Arc::new(Keys::new(issuer)), settings)))))
     }
 
-    async fn caller(&self, request: &Request) -> Result<Caller, Problem> {
-        let Some(verifier) = &self.0 else { return Caller::unproven(request.headers()) };
-        let verified = match bearer(request.headers(), request.uri()) {
+    async fn caller(&self, headers: &HeaderMap, uri: &Uri) -> Result<Caller, Problem> {
+        let Some(verifier) = &self.0 else { return Caller::unproven(headers) };
+        let verified = match bearer(headers, uri) {
             Ok(token) => verifier.verify(token).await,
             Err(refused) => Err(refused),
         };
@@ -77,7 +77,7 @@ pub(crate) async fn usable_keys(settings: &Settings) -> Result<usize, IssuerErro
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
+pub(crate) struct Caller {
     /// The `sub` of the token; while authentication is off, what the client says, else `anonymous`.
     pub principal: String,
     /// The organisation he belongs to.
@@ -93,14 +93,8 @@ impl Caller {
     }
 
     /// Whether he has this role; an `admin` has every one.
-    pub fn has(&self, role: &str) -> bool {
+    pub(crate) fn has(&self, role: &str) -> bool {
         self.roles.contains(role) || self.roles.contains(ADMIN)
-    }
-
-    /// Whether things of this organisation exist for him. What he does not see is answered 404, not 403, which would
-    /// tell that it is there.
-    pub fn sees(&self, organization_id: Uuid) -> bool {
-        self.organization_id == Some(organization_id) || self.roles.contains(ADMIN)
     }
 }
 
@@ -121,7 +115,7 @@ pub(super) async fn guard(State(authentication): State<Authentication>, mut requ
     if !path.strip_prefix(GUARDED).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
         return next.run(request).await;
     }
-    let caller = match authentication.caller(&request).await {
+    let caller = match authentication.caller(request.headers(), request.uri()).await {
         Ok(caller) => caller,
         Err(problem) => return problem.into_response(),
     };
@@ -162,24 +156,4 @@ fn forbidden(role: Option<&str>) -> Problem {
 fn challenged(code: &'static str, detail: String, challenge: &str) -> Problem {
     let challenge = HeaderValue::from_str(challenge).expect("it is made of the texts above, which are ASCII");
     Problem::new(code, detail).with(header::WWW_AUTHENTICATE, challenge)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn caller(organization_id: Option<Uuid>, roles: &[&str]) -> Caller {
-        let roles = roles.iter().map(|role| (*role).to_owned()).collect();
-        Caller { principal: "ann".into(), organization_id, roles }
-    }
-
-    #[test]
-    fn an_organisation_is_seen_by_its_own_and_by_admins() {
-        let (own, foreign) = (Uuid::from_u128(1), Uuid::from_u128(2));
-
-        assert!(caller(Some(own), &["users:read"]).sees(own));
-        assert!(!caller(Some(own), &["users:read"]).sees(foreign));
-        assert!(!caller(None, &["users:read"]).sees(own));
-        assert!(caller(None, &["admin"]).sees(own));
-    }
 }

@@ -17,12 +17,26 @@ mod configuration;
 mod doctor;
 mod events;
 mod export;
+#[cfg(feature = "keycloak")]
+mod keycloak_double;
+#[path = "cli/no_double.rs"]
+#[cfg(not(feature = "keycloak"))]
+mod keycloak_double;
+#[cfg(feature = "loadtest")]
+mod load;
+#[path = "cli/no_load.rs"]
+#[cfg(not(feature = "loadtest"))]
+mod load;
 mod output;
 mod projections;
+mod remote;
+mod synchronisers;
 
 /// Keys that are worth their lines in the short help, and in that of commands that only read.
 const COMMON: [&str; 6] =
     ["listen", "database", "allow_unauthenticated", "allow_weak_durability", "log_level", "log_format"];
+/// Commands that have nothing to do with the daemon's configuration.
+const WITHOUT_KEYS: [&str; 2] = ["completions", "keycloak-double"];
 const HEADING: &str = "Configuration (also as ESSAIM_<KEY>, or in essaim.toml)";
 
 /// Essaim: event-sourced CQRS on actors. Without a command, serves.
@@ -71,6 +85,16 @@ enum Command {
     /// List, verify or rebuild the read models
     #[command(subcommand)]
     Projections(projections::Action),
+    /// How the systems outside are kept in step, by a running daemon
+    #[command(subcommand)]
+    Synchronisers(synchronisers::Action),
+    /// What a running daemon could not bring outside: list, show, retry, skip
+    #[command(subcommand)]
+    DeadLetters(synchronisers::DeadLetters),
+    /// Put load on an engine or a daemon, measure it, and hold every answer against the log
+    Load(Box<load::Flags>),
+    #[command(flatten)]
+    KeycloakDouble(keycloak_double::Action),
     /// Print a completion script for a shell, e.g. `essaim completions bash > /etc/bash_completion.d/essaim`
     Completions {
         /// The shell
@@ -129,7 +153,11 @@ impl Invocation {
             Command::Doctor(flags) => doctor::run(flags, layers.load()).await,
             Command::Serve(flags) => serve::serve(started(layers)?.config, take_over(flags.take_over)).await,
             Command::Events(action) => events::run(action, &started(layers)?.config).await,
+            Command::Load(flags) => load::run(*flags, layers).await,
             Command::Projections(action) => projections::run(action, &started(layers)?.config).await,
+            Command::Synchronisers(action) => synchronisers::run(action, &started(layers)?.config).await,
+            Command::DeadLetters(action) => synchronisers::run_dead_letters(action, &started(layers)?.config).await,
+            Command::KeycloakDouble(action) => keycloak_double::run(action).await,
         }
     }
 }
@@ -158,7 +186,7 @@ fn complete(shell: Shell) -> Result<(), Failure> {
 
 /// The commands as derived, each with the flags of the configuration keys.
 fn command_line() -> clap::Command {
-    with_keys(Cli::command(), true)
+    with_keys(Cli::command(), true).mut_subcommand("load", load::with_own_words)
 }
 
 fn with_keys(command: clap::Command, serves: bool) -> clap::Command {
@@ -168,7 +196,7 @@ fn with_keys(command: clap::Command, serves: bool) -> clap::Command {
     }));
     command.mut_subcommands(|below| {
         let serves = matches!(below.get_name(), "serve");
-        if below.get_name() == "completions" { below } else { with_keys(below, serves) }
+        if WITHOUT_KEYS.contains(&below.get_name()) { below } else { with_keys(below, serves) }
     })
 }
 

@@ -78,6 +78,10 @@ pub struct Config {
     #[config(default = 24)]
     pub payment_expiry_hours: Bounded<1, 876_000>,
 
+    /// Cancel payments when they expire, with the reason `expired`. Payments keep the expiry they were created under.
+    #[config(default = false)]
+    pub cancel_expired_payments: bool,
+
     /// Days that the outcomes of clients' commands are kept for retries with their key: 1 to 3650.
     #[config(default = 7)]
     pub outcomes_retention_days: Bounded<1, 3_650>,
@@ -178,6 +182,55 @@ pub struct Config {
     /// Times that a command is decided again because the one before it fell: 0 to 1000.
     #[config(default = 8)]
     pub max_redecisions: Bounded<0, 1_000>,
+
+    /// Address of the Keycloak that users are kept in step with, e.g. `https://id.example.org`; empty: none.
+    #[config(default = "")]
+    pub keycloak_url: String,
+
+    /// The Keycloak realm whose users are ours.
+    #[config(default = "essaim")]
+    pub keycloak_realm: String,
+
+    /// A confidential client of that realm with a service account that has the roles `manage-users`, `view-realm` and
+    /// `view-events` of `realm-management`.
+    #[config(default = "essaim")]
+    pub keycloak_client_id: String,
+
+    /// That client's secret; rather use `keycloak_client_secret_file`, or the environment.
+    #[config(default = "")]
+    pub keycloak_client_secret: String,
+
+    /// A file with that client's secret and nothing else; not beside `keycloak_client_secret`.
+    #[config(default = "")]
+    pub keycloak_client_secret_file: String,
+
+    /// Send tokens and users to Keycloak over plain http, to other machines too.
+    #[config(default = false)]
+    pub keycloak_allow_http: bool,
+
+    /// A PEM file with further authorities whose certificates Keycloak may have; empty: none.
+    #[config(default = "")]
+    pub keycloak_certificates_file: String,
+
+    /// Users brought to Keycloak at once: 1 to 256.
+    #[config(default = 16)]
+    pub keycloak_parallel_users: Bounded<1, 256>,
+
+    /// Attempts before a user becomes a dead letter; those while Keycloak is unavailable do not count: 1 to 1000.
+    #[config(default = 100)]
+    pub keycloak_max_attempts: Bounded<1, 1_000>,
+
+    /// Milliseconds until a call of Keycloak counts as unanswered: 100 to 120000.
+    #[config(default = 10000)]
+    pub keycloak_call_deadline_ms: Bounded<100, 120_000>,
+
+    /// Users a second that a reconcile compares: 1 to 1000.
+    #[config(default = 20)]
+    pub keycloak_reconcile_per_second: Bounded<1, 1_000>,
+
+    /// Milliseconds between two looks at what users did at Keycloak (logins, verified addresses): 100 to 3600000.
+    #[config(default = 5000)]
+    pub keycloak_poll_every_ms: Bounded<100, 3_600_000>,
 }
 
 /// How log messages are written.

@@ -1,19 +1,21 @@
 //! This file makes cursors: opaque, and good only for the listing they came from.
 
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::problem::Problem;
-use crate::projections::payment_summaries::PaymentOrder;
+
+/// A place in an order of time, and of ids where times are equal.
+type Order = (DateTime<Utc>, Uuid);
 
 /// Bytes of time and id.
-const ORDER: usize = 8 + 16;
+const ORDER_BYTES: usize = 8 + 16;
 /// Bytes that bind them to their listing.
 const SEAL: usize = 8;
 
 /// A cursor behind `order`, bound to `listing`: the resource and its filters.
-pub(crate) fn encode(order: PaymentOrder, listing: &str) -> String {
-    let mut bytes = Vec::with_capacity(ORDER + SEAL);
+pub(crate) fn encode(order: Order, listing: &str) -> String {
+    let mut bytes = Vec::with_capacity(ORDER_BYTES + SEAL);
     bytes.extend(order.0.timestamp_micros().to_be_bytes());
     bytes.extend(order.1.as_bytes());
     bytes.extend(seal(&bytes, listing));
@@ -24,7 +26,7 @@ pub(crate) fn encode(order: PaymentOrder, listing: &str) -> String {
 ///
 /// # Errors
 /// `invalid_cursor` when it is none, was changed, or belongs to another listing.
-pub(crate) fn decode(cursor: &str, listing: &str) -> Result<PaymentOrder, Problem> {
+pub(crate) fn decode(cursor: &str, listing: &str) -> Result<Order, Problem> {
     // Written again it must be the same: that holds the seal, the length and the case of every digit.
     read(cursor).filter(|order| encode(*order, listing) == cursor).ok_or_else(|| {
         Problem::field(
@@ -35,10 +37,10 @@ pub(crate) fn decode(cursor: &str, listing: &str) -> Result<PaymentOrder, Proble
     })
 }
 
-fn read(cursor: &str) -> Option<PaymentOrder> {
-    let digits = cursor.get(..ORDER * 2).filter(|digits| digits.is_ascii())?;
+fn read(cursor: &str) -> Option<Order> {
+    let digits = cursor.get(..ORDER_BYTES * 2).filter(|digits| digits.is_ascii())?;
     let bytes: Vec<u8> =
-        (0..ORDER).map(|n| u8::from_str_radix(&digits[n * 2..n * 2 + 2], 16)).collect::<Result<_, _>>().ok()?;
+        (0..ORDER_BYTES).map(|n| u8::from_str_radix(&digits[n * 2..n * 2 + 2], 16)).collect::<Result<_, _>>().ok()?;
     let micros = i64::from_be_bytes(bytes[..8].try_into().ok()?);
     Some((DateTime::from_timestamp_micros(micros)?, Uuid::from_slice(&bytes[8..]).ok()?))
 }
@@ -58,7 +60,7 @@ mod tests {
 
     const PENDING: &str = "payments status=pending";
 
-    fn cursor() -> (PaymentOrder, String) {
+    fn cursor() -> (Order, String) {
         let order = (DateTime::from_timestamp_micros(1_700_000_000_123_456).unwrap(), Uuid::from_u128(7));
         (order, encode(order, PENDING))
     }

@@ -54,6 +54,9 @@ pub(crate) struct ReadParams {
     /// Answer once this position is included, e.g. the `position` of a command's answer.
     #[param(rename = "Essaim-At-Least")]
     at_least: Option<u64>,
+    /// The `Essaim-Log` of the answer that gave the position: 409 `log_changed` when the log went backwards since.
+    #[param(rename = "Essaim-Log")]
+    log: Option<Uuid>,
     /// Milliseconds to wait for it, 0 to 60000; 2000 by default.
     #[param(rename = "Essaim-Wait-Ms", maximum = 60_000)]
     wait: Option<u64>,
@@ -69,7 +72,7 @@ pub(crate) enum CreateProblems<'a> {
     /// `malformed`, `unknown_field`, `invalid_field`, `unknown_parameter`, `invalid_parameter`
     #[response(status = 400, content_type = "application/problem+json")]
     Wrong(ProblemBody<'a>),
-    /// `already_created`, `idempotency_key_reused`
+    /// `already_created`, `idempotency_key_reused`; of users `email_taken`, `username_taken`
     #[response(status = 409, content_type = "application/problem+json")]
     Conflict(ProblemBody<'a>),
     /// `body_too_large`
@@ -95,7 +98,7 @@ pub(crate) enum CommandProblems<'a> {
     /// `not_found`
     #[response(status = 404, content_type = "application/problem+json")]
     NotFound(ProblemBody<'a>),
-    /// `idempotency_key_reused`
+    /// `idempotency_key_reused`; of users `email_taken`, `username_taken`
     #[response(status = 409, content_type = "application/problem+json")]
     Conflict(ProblemBody<'a>),
     /// `version_mismatch`
@@ -108,7 +111,7 @@ pub(crate) enum CommandProblems<'a> {
     /// `unsupported_media_type`
     #[response(status = 415, content_type = "application/problem+json")]
     NotJson(ProblemBody<'a>),
-    /// `not_pending`, `not_authorized`, `already_completed`
+    /// `not_pending`, `not_authorized`, `already_completed`; of users `cannot_delete`
     #[response(status = 422, content_type = "application/problem+json",
         headers(("ETag" = String, description = "The version it was decided upon"),
             ("Essaim-Position" = u64, description = "The position reached"),
@@ -143,6 +146,12 @@ pub(crate) enum ReadProblems<'a> {
 #[expect(dead_code, reason = "describes an answer for the document; problem.rs makes it")]
 pub(crate) struct NoneSuch<'a>(ProblemBody<'a>);
 
+/// The problem of asking something of what is gone for good.
+#[derive(utoipa::IntoResponses)]
+#[response(status = 410, description = "`deleted`", content_type = "application/problem+json")]
+#[expect(dead_code, reason = "describes an answer for the document; problem.rs makes it")]
+pub(crate) struct Gone<'a>(ProblemBody<'a>);
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -175,7 +184,26 @@ mod tests {
 
         let found: BTreeSet<String> = operations(&document).into_iter().map(|(route, _)| route).collect();
 
-        let routes = "GET /problems/{code}
+        let routes = "DELETE /v1/users/{id}
+            GET /problems/{code}
+            GET /v1/audit
+            GET /v1/users
+            GET /v1/users/analytics
+            GET /v1/users/{id}
+            PATCH /v1/users/{id}
+            POST /v1/users
+            POST /v1/users/{id}/disable
+            POST /v1/users/{id}/enable
+            POST /v1/users/{id}/logins
+            POST /v1/users/{id}/verify-email
+            PUT /v1/users/{id}/roles
+            GET /v1/admin/dead-letters
+            GET /v1/admin/dead-letters/{synchroniser}/{subject}
+            POST /v1/admin/dead-letters/{synchroniser}/{subject}/retry
+            POST /v1/admin/dead-letters/{synchroniser}/{subject}/skip
+            GET /v1/admin/synchronisers
+            GET /v1/admin/synchronisers/{name}
+            POST /v1/admin/synchronisers/{name}/reconcile
             GET /v1/admin/projections
             GET /v1/admin/projections/{name}/digest
             GET /v1/events
@@ -210,7 +238,9 @@ mod tests {
             let expected: &[&str] = match route.as_str() {
                 route if route.contains("/admin/") || route.contains("/problems/") => continue,
                 route if route.starts_with("GET") => &["Essaim-At-Least", "Essaim-Wait-Ms", "Essaim-Correlation-Id"],
-                "POST /v1/payments" => &["Idempotency-Key", "Essaim-Deadline-Ms", "Essaim-Causation-Id"],
+                "POST /v1/payments" | "POST /v1/users" => {
+                    &["Idempotency-Key", "Essaim-Deadline-Ms", "Essaim-Causation-Id"]
+                }
                 _ => &["Idempotency-Key", "If-Match", "Essaim-Deadline-Ms", "Essaim-Principal"],
             };
             let found = headers_of(operation);

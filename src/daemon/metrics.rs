@@ -95,6 +95,14 @@ fn describe() {
     metrics::describe_counter!("essaim_http_requests_total", "Requests answered.");
     metrics::describe_histogram!("essaim_http_request_duration_seconds", "Time from a request's head to its answer's.");
     metrics::describe_gauge!("essaim_http_requests_in_flight", "Requests being answered.");
+    metrics::describe_gauge!(
+        "essaim_synchroniser_pending",
+        "Subjects not yet outside as wanted, without dead letters."
+    );
+    metrics::describe_gauge!("essaim_synchroniser_dead_letters", "Subjects set aside.");
+    metrics::describe_gauge!("essaim_synchroniser_calls_in_flight", "Calls of the outside under way.");
+    metrics::describe_gauge!("essaim_synchroniser_breaker_open", "1 while the outside is only probed.");
+    metrics::describe_counter!("essaim_synchroniser_calls_total", "Calls of the outside, by outcome.");
     metrics::describe_gauge!("essaim_http_connections", "Open connections.");
     metrics::describe_counter!("essaim_http_connections_refused_total", "Connections refused over max_connections.");
 }

@@ -6,12 +6,14 @@
 //! │  ├─ connections   accept, at most so many
 //! │  ├─ edge          what wraps every request
 //! │  ├─ auth          who asks, and whether he may
-//! │  └─ router        payments, events (the log), admin; request and problem; health, metrics
+//! │  └─ router        payments, users, events (the log), audit, admin, synchronisers; request and problem; health, metrics
 //! ├─ doctor, events, projections           read the store beside a running daemon
+//! ├─ provider  users kept in step with Keycloak, and what they did there
 //! └─ built_in  the aggregates and projections that the daemon runs
 //! ```
 
 mod admin;
+mod audit;
 pub mod auth;
 mod built_in;
 pub mod cli;
@@ -21,16 +23,25 @@ mod cursor;
 mod document;
 mod edge;
 mod events;
+mod execute;
 pub mod failure;
 mod health;
+mod log_identity;
 mod logging;
 mod metrics;
 mod payments;
 mod problem;
+#[cfg(feature = "keycloak")]
+mod provider;
+#[path = "no_provider.rs"]
+#[cfg(not(feature = "keycloak"))]
+mod provider;
 mod reading;
 mod request;
 mod serve;
 mod shape;
+mod synchronisers;
+mod users;
 mod verify;
 
 use std::time::Duration;
@@ -61,16 +72,26 @@ pub struct AppState {
     pub authentication: Authentication,
 }
 
+impl AppState {
+    /// Whether users are kept in step with an identity provider.
+    pub(crate) fn has_identity_provider(&self) -> bool {
+        built_in::identity_provider(&self.engine).is_some()
+    }
+}
+
 /// The resources, the pages that explain problems, and the document that describes them all: `/openapi.json`, and as
 /// a page, offline, `/docs`.
 pub fn router(state: AppState) -> axum::Router {
     let (routes, document) = documented();
     let authentication = state.authentication.clone();
+    let engine = state.engine.clone();
     routes
-        .with_state(state)
+        .with_state(state.clone())
+        .layer(from_fn_with_state(engine, log_identity::name_the_log))
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
         .fallback(pages::unknown_route)
         .method_not_allowed_fallback(pages::unknown_method)
+        .layer(from_fn_with_state(state, users::waiting::wait_when_told))
         .layer(from_fn_with_state(authentication, auth::guard))
         .layer(from_fn(correlated))
 }
@@ -85,11 +106,27 @@ fn documented() -> (axum::Router<AppState>, utoipa::openapi::OpenApi) {
         .routes(routes!(payments::cancel))
         .routes(routes!(payments::queries::report))
         .routes(routes!(payments::queries::events))
+        .routes(routes!(users::register, users::queries::list))
+        .routes(routes!(users::queries::analytics))
+        .routes(routes!(users::queries::get, users::update, users::delete))
+        .routes(routes!(users::assign_roles))
+        .routes(routes!(users::enable))
+        .routes(routes!(users::disable))
+        .routes(routes!(users::verify_email))
+        .routes(routes!(users::record_login))
         .routes(routes!(events::list))
+        .routes(routes!(audit::search))
         .routes(routes!(admin::list))
         .routes(routes!(admin::digest))
         .routes(routes!(admin::rebuild))
         .routes(routes!(admin::release))
+        .routes(routes!(synchronisers::list))
+        .routes(routes!(synchronisers::get))
+        .routes(routes!(synchronisers::reconcile))
+        .routes(routes!(synchronisers::dead_letters::list))
+        .routes(routes!(synchronisers::dead_letters::get))
+        .routes(routes!(synchronisers::dead_letters::retry))
+        .routes(routes!(synchronisers::dead_letters::skip))
         .routes(routes!(pages::explain))
         .split_for_parts()
 }

@@ -1,21 +1,19 @@
 //! This file takes the commands of payments; [`queries`] reads them, [`shapes`] is how they look.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use axum::response::Response;
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::AppState;
 use super::document::{CommandParams, CommandProblems, CreateProblems, IfMatchParams};
+use super::execute::{Done, execute};
 use super::problem::Problem;
 use super::request::body::{Body, text};
 use super::request::headers::CommandHeaders;
 use super::request::parameters::Parameters;
 use super::request::{Id, invalid, shown, uuid};
-use crate::aggregate::Aggregate;
 use crate::domain::currency::Currency;
 use crate::domain::money::Money;
 use crate::domain::payment::{AuthorizationCode, Payment, PaymentCommand, PaymentMetadata, Reason};
@@ -23,17 +21,6 @@ use crate::stream::ExpectedVersion;
 
 pub(crate) mod queries;
 mod shapes;
-
-/// What a command answers.
-#[derive(Serialize, utoipa::ToSchema)]
-pub(crate) struct Done {
-    /// The payment.
-    id: Uuid,
-    /// How many events it has.
-    version: u64,
-    /// How far the log went.
-    position: u64,
-}
 
 /// What a payment is created from.
 #[derive(utoipa::ToSchema)]
@@ -74,7 +61,7 @@ pub(crate) async fn create(
     let command = creation(body)?;
     // Made from the command's id, so that a retry makes the same one.
     let id = id.unwrap_or_else(|| headers.command_id.aggregate_id());
-    let mut response = execute(&state, id, command, headers).await?;
+    let mut response = execute::<Payment>(&state, id, command, headers).await?;
     *response.status_mut() = StatusCode::CREATED;
     let (name, location) = shown("location", format!("/v1/payments/{id}"));
     response.headers_mut().insert(name, location);
@@ -131,7 +118,7 @@ pub(crate) async fn authorize(
     });
     body.finish()?;
     let authorization_code = code.expect("a body without faults has a code");
-    execute(&state, payment, PaymentCommand::Authorize { authorization_code }, headers).await
+    execute::<Payment>(&state, payment, PaymentCommand::Authorize { authorization_code }, headers).await
 }
 
 /// Notes that the money came.
@@ -150,7 +137,7 @@ pub(crate) async fn complete(
 ) -> Result<Response, Problem> {
     parameters.finish()?;
     body.finish()?;
-    execute(&state, payment, PaymentCommand::Complete, headers).await
+    execute::<Payment>(&state, payment, PaymentCommand::Complete, headers).await
 }
 
 /// Why a payment is cancelled.
@@ -181,39 +168,5 @@ pub(crate) async fn cancel(
         text(value).and_then(|reason| Reason::try_from(reason).map_err(|error| error.to_string()))
     });
     body.finish()?;
-    execute(&state, payment, PaymentCommand::Cancel { reason }, headers).await
-}
-
-/// Executes a command; the answer's status and body follow from its outcome alone, so that a retry gets the same bytes.
-async fn execute(
-    state: &AppState,
-    payment: Uuid,
-    command: PaymentCommand,
-    headers: CommandHeaders,
-) -> Result<Response, Problem> {
-    let CommandHeaders { options, correlation_id, .. } = headers;
-    let correlation = shown("essaim-correlation-id", correlation_id);
-    match state.engine.execute_with(&Payment::id(payment), command, options).await {
-        Ok(receipt) => {
-            let done = Done { id: payment, version: receipt.version.0, position: receipt.position.0 };
-            let etag = shown("etag", format!("\"{}\"", receipt.version));
-            let headers = [shown("essaim-position", receipt.position), etag, correlation];
-            let mut response = (headers, Json(done)).into_response();
-            response.headers_mut().extend(receipt.replayed.then(replayed));
-            Ok(response)
-        }
-        Err(error) => {
-            let is_replayed = error.is_replayed();
-            let problem = Problem::from_execute(error).with(correlation.0, correlation.1);
-            if !is_replayed {
-                return Err(problem);
-            }
-            let (name, value) = replayed();
-            Err(problem.with(name, value))
-        }
-    }
-}
-
-fn replayed() -> (axum::http::HeaderName, axum::http::HeaderValue) {
-    shown("idempotency-replayed", true)
+    execute::<Payment>(&state, payment, PaymentCommand::Cancel { reason }, headers).await
 }

@@ -15,6 +15,7 @@ use self::kinds::kind_of;
 use super::request::shown;
 use crate::command::{ExecuteError, NotExecuted};
 use crate::domain::payment::PaymentRejection;
+use crate::domain::user::{EMAIL_SCOPE, USERNAME_SCOPE, UserRejection};
 use crate::projections::read_model::ReadError;
 use crate::store::StoreError;
 use crate::stream::{GlobalPosition, Version};
@@ -113,6 +114,11 @@ impl Problem {
         Self::unavailable("issuer_unavailable", NOT_EXECUTED, detail, SOON)
     }
 
+    /// A part of the engine that is being restarted.
+    pub(crate) fn restarting(detail: &'static str) -> Self {
+        Self::unavailable("quarantined", NOT_EXECUTED, detail, SOON)
+    }
+
     /// The same with one more header.
     pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
@@ -164,16 +170,16 @@ impl Problem {
         Self::new("internal", "the log cannot be read")
     }
 
-    /// A payment's command without a receipt. What is durable gives the same problem every time.
-    pub(crate) fn from_execute(error: ExecuteError<PaymentRejection>) -> Self {
+    /// A command without a receipt. What is durable gives the same problem every time.
+    pub(crate) fn from_execute<R: Refusal>(error: ExecuteError<R>) -> Self {
         match error {
             ExecuteError::Rejected { rejection, version, position, .. } => {
                 Self::new(rejection.code(), rejection.to_string()).decided_at(version, position)
             }
             ExecuteError::ClaimRefused { claim, version, position, .. } => {
                 let code = match claim.scope.as_str() {
-                    "user_email" => "email_taken",
-                    "user_username" => "username_taken",
+                    EMAIL_SCOPE => "email_taken",
+                    USERNAME_SCOPE => "username_taken",
                     _ => "conflict",
                 };
                 Self::new(code, "the value belongs to another").decided_at(version, position)
@@ -206,6 +212,24 @@ impl Problem {
                 Self::new("internal", "the command failed and was not executed")
             }
         }
+    }
+}
+
+/// Why an aggregate refuses, with the code that clients act on.
+pub(crate) trait Refusal: std::error::Error + 'static {
+    /// One of the codes in the table of problems.
+    fn code(&self) -> &'static str;
+}
+
+impl Refusal for PaymentRejection {
+    fn code(&self) -> &'static str {
+        (*self).code()
+    }
+}
+
+impl Refusal for UserRejection {
+    fn code(&self) -> &'static str {
+        (*self).code()
     }
 }
 
@@ -248,6 +272,10 @@ mod tests {
     use crate::aggregate::Claim;
     use crate::stream::{ExpectedVersion, StreamId};
 
+    fn from_payment(error: ExecuteError<PaymentRejection>) -> Problem {
+        Problem::from_execute(error)
+    }
+
     #[test]
     fn every_refusal_of_a_payment_has_its_kind() {
         use PaymentRejection::{AlreadyCompleted, AlreadyCreated, NotAuthorized, NotFound, NotPending};
@@ -257,15 +285,23 @@ mod tests {
     }
 
     #[test]
+    fn every_refusal_of_a_user_has_its_kind() {
+        use UserRejection::{AlreadyCreated, CannotDelete, Deleted, NotFound};
+        for rejection in [AlreadyCreated, CannotDelete, Deleted, NotFound] {
+            assert!(kind_of(rejection.code()).is_some(), "{rejection}");
+        }
+    }
+
+    #[test]
     fn every_503_says_whether_it_was_executed_and_when_to_retry() {
         use NotExecuted::{Contended, Deadline, Draining, Fenced, Restarting, StoreUnavailable};
         let not_executed = [Contended, Deadline, Draining, Fenced, Restarting, StoreUnavailable]
-            .map(|reason| (NOT_EXECUTED, Problem::from_execute(ExecuteError::NotExecuted { reason })));
+            .map(|reason| (NOT_EXECUTED, from_payment(ExecuteError::NotExecuted { reason })));
         let stream = StreamId::new("payment", &Uuid::nil().to_string());
         let others = [
-            (NOT_EXECUTED, Problem::from_execute(ExecuteError::Overloaded { retry_after: Duration::from_millis(1) })),
-            (NOT_EXECUTED, Problem::from_execute(ExecuteError::Quarantined { stream, reason: String::new() })),
-            ("unknown", Problem::from_execute(ExecuteError::Unknown)),
+            (NOT_EXECUTED, from_payment(ExecuteError::Overloaded { retry_after: Duration::from_millis(1) })),
+            (NOT_EXECUTED, from_payment(ExecuteError::Quarantined { stream, reason: String::new() })),
+            ("unknown", from_payment(ExecuteError::Unknown)),
             (NOT_EXECUTED, Problem::from_read(ReadError::Quarantined { name: "a", reason: String::new() })),
             (NOT_EXECUTED, Problem::from_store(&StoreError::Unavailable { what: "reading", source: None })),
         ];
@@ -281,7 +317,7 @@ mod tests {
     fn a_retry_is_told_to_wait_whole_seconds_rounded_up() {
         let wait = |millis| {
             let error = ExecuteError::Overloaded { retry_after: Duration::from_millis(millis) };
-            Problem::from_execute(error).into_response().headers()[header::RETRY_AFTER].to_str().unwrap().to_owned()
+            from_payment(error).into_response().headers()[header::RETRY_AFTER].to_str().unwrap().to_owned()
         };
 
         assert_eq!((wait(0), wait(1_000), wait(1_001)), ("1".into(), "1".into(), "2".into()));
@@ -303,12 +339,12 @@ mod tests {
         let taken = ExecuteError::ClaimRefused { claim, version, position, replayed: false };
 
         for error in [rejected, taken] {
-            let response = Problem::from_execute(error).into_response();
+            let response = from_payment(error).into_response();
             let headers = response.headers();
             assert_eq!((&headers[header::ETAG], &headers["essaim-position"]), (&"\"2\"".parse().unwrap(), &9.into()));
         }
         let mismatch = ExecuteError::VersionMismatch { expected: ExpectedVersion::Exists, actual: Version::EMPTY };
-        assert!(!Problem::from_execute(mismatch).into_response().headers().contains_key(header::ETAG));
+        assert!(!from_payment(mismatch).into_response().headers().contains_key(header::ETAG));
     }
 
     #[test]

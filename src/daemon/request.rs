@@ -4,6 +4,7 @@
 //! headers     who, which key, which version, by when, at which position
 //! parameters  the query: each known, each once
 //! body        a JSON object, field by field; json holds the rules for the text
+//! language    of labels
 //! ```
 
 use std::fmt::Display;
@@ -18,6 +19,7 @@ use super::problem::Problem;
 pub(crate) mod body;
 pub(crate) mod headers;
 mod json;
+pub(crate) mod language;
 pub(crate) mod parameters;
 
 /// A value that cannot stand in the query, the path or a header.

@@ -28,8 +28,8 @@ use super::connections::{Front, accept};
 use super::failure::Failure;
 use super::metrics::Recorder;
 use super::problem::pages::unknown_method;
-use super::{AppState, built_in, edge, health, logging};
-use crate::engine::Engine;
+use super::{AppState, built_in, edge, health, logging, provider};
+use crate::engine::{Engine, EngineBuilder};
 use crate::store::{self, OpenOptions, TakeOver};
 
 /// What is left for the engine when requests have used up the deadline.
@@ -42,6 +42,7 @@ const LEAST_ENGINE_SHUTDOWN: Duration = Duration::from_secs(1);
 pub(crate) async fn serve(config: Config, take_over: TakeOver) -> Result<(), Failure> {
     logging::log_panics();
     let authentication = Authentication::of(&config)?;
+    let provider = provider::configured(&config)?;
     let listener = bind(&config).await?;
     let address = listener.local_addr().map_err(Failure::io("the address listened on is unknown"))?;
     let recorder = Recorder::install().map_err(Failure::Stopped)?;
@@ -54,8 +55,14 @@ pub(crate) async fn serve(config: Config, take_over: TakeOver) -> Result<(), Fai
     let engine = tokio::select! {
         biased;
         () = signals.next() => return Ok(()),
-        engine = start_engine(&config, take_over) => engine?,
+        engine = start_engine(&config, take_over, |engine| match &provider {
+            Some(provider) => provider.attach(engine, &config),
+            None => engine,
+        }) => engine?,
     };
+    if let Some(provider) = provider {
+        provider.poll(&engine, &config, draining.clone());
+    }
     let state = AppState {
         engine: engine.clone(),
         payment_expiry: config.payment_expiry(),
@@ -162,7 +169,10 @@ pub(crate) async fn resolve(config: &Config) -> Result<Vec<SocketAddr>, Failure>
 /// # Errors
 /// [`Failure::Usage`] when other machines could reach a daemon that asks nobody who they are.
 pub(crate) fn refuse_open_doors(config: &Config, addresses: &[SocketAddr]) -> Result<(), Failure> {
-    if config.allow_unauthenticated || !config.auth_issuer.is_empty() || addresses.iter().all(|address| address.ip().is_loopback()) {
+    if config.allow_unauthenticated
+        || !config.auth_issuer.is_empty()
+        || addresses.iter().all(|address| address.ip().is_loopback())
+    {
         return Ok(());
     }
     Err(Failure::Usage(format!(
@@ -172,11 +182,15 @@ pub(crate) fn refuse_open_doors(config: &Config, addresses: &[SocketAddr]) -> Re
     )))
 }
 
-/// Opens the store and starts everything the daemon runs over it.
+/// Opens the store and starts everything the daemon runs over it, with what `attach` adds.
 ///
 /// # Errors
 /// [`Failure`] when the store refuses or fails.
-pub(crate) async fn start_engine(config: &Config, take_over: TakeOver) -> Result<Engine, Failure> {
+pub(crate) async fn start_engine(
+    config: &Config,
+    take_over: TakeOver,
+    attach: impl FnOnce(EngineBuilder) -> EngineBuilder,
+) -> Result<Engine, Failure> {
     let options = OpenOptions { allow_weak_durability: config.allow_weak_durability, read_only: false };
     let store = store::open(&config.database, options).await?;
     info!(database = without_password(&config.database), "starting");
@@ -184,7 +198,11 @@ pub(crate) async fn start_engine(config: &Config, take_over: TakeOver) -> Result
         warn!("weak durability is allowed: a crash of the machine may lose acknowledged commands");
     }
     let engine = Engine::builder_shared(store).limits(config.limits()).take_over(take_over);
-    Ok(built_in::install(engine, config).start().await?)
+    let engine = attach(built_in::install(engine, config)).start().await?;
+    if let Err(error) = engine.store().index_audit().await {
+        warn!(%error, "the log is not indexed for audits; searching it will be slow");
+    }
+    Ok(engine)
 }
 
 /// Whoever started us may have stopped reading; that is no reason to end.

@@ -2,5 +2,14 @@
 //! that there is a database.
 
 pub mod currency;
+pub mod email;
+pub mod identity;
 pub mod money;
 pub mod payment;
+pub mod payment_expiry;
+pub mod person_name;
+pub mod reason;
+pub mod role;
+pub mod time;
+pub mod user;
+pub mod username;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::money::Money;
+pub use super::reason::{InvalidText, Reason};
 use crate::aggregate::Aggregate;
 
 /// What a client keeps with its payment.
@@ -159,16 +160,6 @@ impl Aggregate for Payment {
 #[serde(try_from = "String", into = "String")]
 pub struct AuthorizationCode(String);
 
-/// Why a payment was cancelled: at most 500 characters, without U+0000.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Reason(String);
-
-/// A text that cannot be what it should.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct InvalidText(&'static str);
-
 impl AuthorizationCode {
     const MAX_CHARACTERS: usize = 128;
 
@@ -191,33 +182,6 @@ impl TryFrom<String> for AuthorizationCode {
 impl From<AuthorizationCode> for String {
     fn from(code: AuthorizationCode) -> Self {
         code.0
-    }
-}
-
-impl Reason {
-    const MAX_CHARACTERS: usize = 500;
-
-    /// The reason.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for Reason {
-    type Error = InvalidText;
-
-    fn try_from(reason: String) -> Result<Self, InvalidText> {
-        if reason.contains('\0') {
-            return Err(InvalidText("must not contain U+0000"));
-        }
-        let fits = reason.chars().count() <= Self::MAX_CHARACTERS;
-        if fits { Ok(Self(reason)) } else { Err(InvalidText("must be at most 500 characters")) }
-    }
-}
-
-impl From<Reason> for String {
-    fn from(reason: Reason) -> Self {
-        reason.0
     }
 }
 
@@ -309,13 +273,10 @@ mod tests {
     }
 
     #[test]
-    fn texts_of_a_wrong_shape_are_refused() {
+    fn a_code_of_a_wrong_shape_is_refused() {
         let code = |text: &str| AuthorizationCode::try_from(text.to_owned());
-        let reason = |text: &str| Reason::try_from(text.to_owned());
 
         assert!(code("A-1").is_ok() && code(&"x".repeat(128)).is_ok());
         assert!(code("").is_err() && code("a b").is_err() && code("é").is_err() && code(&"x".repeat(129)).is_err());
-        assert!(reason("").is_ok() && reason(&"é".repeat(500)).is_ok());
-        assert!(reason(&"x".repeat(501)).is_err() && reason("a\0b").is_err());
     }
 }

@@ -2,8 +2,8 @@
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ractor::Actor;
@@ -11,7 +11,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::parts::{AnyDispatcher, AnyFollower};
-use super::{Engine, Inner};
+use super::process_managers::{AnyManager, EngineSlot, sender};
+use super::synchronisers::AnyWorker;
+use super::{Engine, Handle, Inner};
 use crate::actors::Runtime;
 use crate::actors::admission::Admission;
 use crate::actors::dispatcher::Dispatcher;
@@ -20,16 +22,22 @@ use crate::actors::flights::Flights;
 use crate::actors::journal::{BatchLimits, Journal, JournalStatus, chain};
 use crate::actors::journal_actor::{JournalActor, JournalSlot};
 use crate::actors::loader::Loader;
+use crate::actors::process_manager::{Ground, ProcessManagerActor, Runner};
 use crate::actors::projection::{Follower, ProjectionActor};
 use crate::actors::snapshots::SnapshotSender;
 use crate::actors::supervisor::{self, ChildSpec, ChildState, RestartPolicy, Supervisor};
-use crate::aggregate::Aggregate;
+use crate::actors::synchroniser::call::Recorder;
+use crate::actors::synchroniser::{self, SynchroniserActor, Worker};
+use crate::aggregate::{Aggregate, AggregateId};
 use crate::clock::{Clock, SharedClock, SystemClock};
+use crate::command::{ExecuteError, NotExecuted, Options};
 use crate::health::ProjectionState;
 use crate::limits::Limits;
+use crate::process_manager::ProcessManager;
 use crate::projections::Projection;
 use crate::store::{SharedStore, StoreError, TakeOver};
 use crate::stream::{InvalidStreamId, StreamId};
+use crate::synchroniser::{Pace, Synchroniser};
 
 /// Builds an [`Engine`].
 pub struct EngineBuilder {
@@ -39,6 +47,8 @@ pub struct EngineBuilder {
     take_over: TakeOver,
     aggregates: Vec<AddAggregate>,
     projections: Vec<AddProjection>,
+    synchronisers: Vec<AddSynchroniser>,
+    process_managers: Vec<AddProcessManager>,
 }
 
 /// Adds an aggregate, given how many kinds share the memory budget.
@@ -57,13 +67,29 @@ struct AddProjection {
     add: WithFoundation,
 }
 
-/// What projections are built upon.
+struct AddSynchroniser {
+    name: &'static str,
+    version: u32,
+    /// The category of the aggregate that records outcomes.
+    record: &'static str,
+    pace: Pace,
+    add: WithFoundation,
+}
+
+struct AddProcessManager {
+    name: &'static str,
+    version: u32,
+    add: WithFoundation,
+}
+
+/// What projections, process managers and synchronisers are built upon.
 struct Foundation {
     store: SharedStore,
     feed: Arc<Feed>,
     limits: Limits,
     clock: SharedClock,
     status: Arc<JournalStatus>,
+    engine: EngineSlot,
 }
 
 #[derive(Default)]
@@ -73,6 +99,8 @@ struct Parts {
     categories: Vec<Box<dyn AnyDispatcher>>,
     followers: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     projections: Vec<Arc<dyn AnyFollower>>,
+    synchronisers: Vec<Arc<dyn AnyWorker>>,
+    process_managers: Vec<Arc<dyn AnyManager>>,
 }
 
 impl EngineBuilder {
@@ -84,6 +112,8 @@ impl EngineBuilder {
             take_over: TakeOver::OnlyDead,
             aggregates: Vec::new(),
             projections: Vec::new(),
+            synchronisers: Vec::new(),
+            process_managers: Vec::new(),
         }
     }
 
@@ -115,6 +145,55 @@ impl EngineBuilder {
         self
     }
 
+    /// Brings an outside system in step with the log, at the default pace. The aggregate that records the outcomes must
+    /// be among the engine's.
+    #[must_use]
+    pub fn synchroniser<S: Synchroniser>(self, synchroniser: S) -> Self {
+        self.synchroniser_at(synchroniser, Pace::default())
+    }
+
+    /// Brings an outside system in step with the log, at this pace.
+    #[must_use]
+    pub fn synchroniser_at<S: Synchroniser>(mut self, synchroniser: S, pace: Pace) -> Self {
+        let worked_at = pace.clone();
+        let add = Box::new(move |on: &Foundation, parts: &mut Parts| {
+            let ground = synchroniser::Ground {
+                store: Arc::clone(&on.store),
+                feed: Arc::clone(&on.feed),
+                limits: on.limits.clone(),
+                clock: Arc::clone(&on.clock),
+                journal: Arc::clone(&on.status),
+            };
+            let worker = Worker::new(synchroniser, worked_at, ground, recorder(&on.engine));
+            parts.children.push(synchroniser_child(&worker));
+            parts.synchronisers.push(worker);
+        });
+        let record = S::Record::CATEGORY;
+        self.synchronisers.push(AddSynchroniser { name: S::NAME, version: S::VERSION, record, pace, add });
+        self
+    }
+
+    /// Runs this process manager. The aggregates that it sends commands to must be among the engine's; one that is
+    /// not leaves its commands waiting, see [`Engine::process_managers`].
+    #[must_use]
+    pub fn process_manager<M: ProcessManager>(mut self, manager: M) -> Self {
+        let add = Box::new(move |on: &Foundation, parts: &mut Parts| {
+            let ground = Ground {
+                store: Arc::clone(&on.store),
+                feed: Arc::clone(&on.feed),
+                limits: on.limits.clone(),
+                clock: Arc::clone(&on.clock),
+                journal: Arc::clone(&on.status),
+                sender: sender(&on.engine),
+            };
+            let runner = Runner::new(manager, ground);
+            parts.children.push(process_manager_child(&runner));
+            parts.process_managers.push(runner);
+        });
+        self.process_managers.push(AddProcessManager { name: M::NAME, version: M::VERSION, add });
+        self
+    }
+
     /// Replaces the default limits.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
@@ -143,7 +222,8 @@ impl EngineBuilder {
     /// [`StartError`].
     pub async fn start(self) -> Result<Engine, StartError> {
         self.validate()?;
-        let EngineBuilder { store, clock, limits, take_over, aggregates, projections } = self;
+        let EngineBuilder { store, clock, limits, take_over, aggregates, projections, process_managers, synchronisers } =
+            self;
         let writer = store.open_writer(clock.random_id(), take_over).await?;
         info!(
             store = store.describe(),
@@ -185,8 +265,11 @@ impl EngineBuilder {
             limits: limits.clone(),
             clock: Arc::clone(&clock),
             status: Arc::clone(&status),
+            engine: EngineSlot::default(),
         };
         projections.into_iter().for_each(|projection| (projection.add)(&foundation, &mut parts));
+        synchronisers.into_iter().for_each(|synchroniser| (synchroniser.add)(&foundation, &mut parts));
+        process_managers.into_iter().for_each(|manager| (manager.add)(&foundation, &mut parts));
         let children = std::mem::take(&mut parts.children);
         let arguments =
             supervisor::Arguments { children, policy: RestartPolicy::default(), status: Arc::clone(&status) };
@@ -199,7 +282,9 @@ impl EngineBuilder {
             limits.outcomes_retention_days,
             stop.clone(),
         ));
-        Ok(Engine {
+        let abandoned = CancellationToken::new();
+        let handle = Handle { stop: stop.clone(), abandoned: abandoned.clone(), root: root.clone() };
+        let engine = Engine {
             inner: Arc::new(Inner {
                 flights: Flights::new(Arc::clone(&store), limits.max_commands.saturating_mul(4)),
                 admission: Admission::new(limits.max_commands, limits.max_command_bytes),
@@ -211,13 +296,21 @@ impl EngineBuilder {
                 categories: parts.categories,
                 followers: parts.followers,
                 projections: parts.projections,
+                synchronisers: parts.synchronisers,
+                process_managers: parts.process_managers,
                 status,
                 journal,
                 root,
                 stop,
                 draining: AtomicBool::new(false),
+                sealed: AtomicBool::new(false),
+                abandoned,
             }),
-        })
+            handle: Some(Arc::new(handle)),
+        };
+        let is_first = foundation.engine.set(Arc::downgrade(&engine.inner)).is_ok();
+        debug_assert!(is_first, "the slot is filled here alone");
+        Ok(engine)
     }
 
     fn validate(&self) -> Result<(), StartError> {
@@ -228,27 +321,58 @@ impl EngineBuilder {
                 return invalid(format!("two aggregates have the category {:?}", aggregate.category));
             }
         }
-        for (n, projection) in self.projections.iter().enumerate() {
-            for name in [projection.name, projection.view] {
-                let shaped = name.starts_with(|c: char| c.is_ascii_lowercase())
-                    && name.len() <= 40
-                    && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-                if !shaped || name.starts_with("essaim_") {
-                    return invalid(format!(
-                        "{name:?} cannot be the name of a projection or its table: [a-z][a-z0-9_]*, at most 40 bytes, not essaim_…"
-                    ));
-                }
+        let projections = self.projections.iter().map(|part| (part.name, part.view, part.version));
+        let managers = self.process_managers.iter().map(|part| (part.name, part.name, part.version));
+        let synchronisers = self.synchronisers.iter().map(|part| (part.name, part.name, part.version));
+        let tables: Vec<_> = projections.chain(managers).chain(synchronisers).collect();
+        for (n, (name, view, version)) in tables.iter().enumerate() {
+            [name, view].into_iter().try_for_each(|name| validate_name(name))?;
+            if *version == 0 {
+                return invalid(format!("{name} has version 0; versions count from 1"));
             }
-            if projection.version == 0 {
-                return invalid(format!("projection {} has version 0; versions count from 1", projection.name));
+            if tables[..n].iter().any(|other| other.0 == *name || other.1 == *view) {
+                return invalid(format!(
+                    "two projections, process managers or synchronisers are called {name:?} or share its table"
+                ));
             }
-            if self.projections[..n].iter().any(|other| other.name == projection.name || other.view == projection.view)
-            {
-                return invalid(format!("two projections are called {:?} or share its table", projection.name));
+        }
+        for synchroniser in &self.synchronisers {
+            synchroniser.pace.validate().map_err(StartError::Invalid)?;
+            if !self.aggregates.iter().any(|aggregate| aggregate.category == synchroniser.record) {
+                return invalid(format!(
+                    "the synchroniser {} records outcomes in {:?}, which is none of the engine's aggregates",
+                    synchroniser.name, synchroniser.record
+                ));
             }
         }
         self.limits.validate().map_err(StartError::Invalid)
     }
+}
+
+fn validate_name(name: &str) -> Result<(), StartError> {
+    let is_shaped = name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.len() <= 40
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    if is_shaped && !name.starts_with("essaim_") {
+        return Ok(());
+    }
+    Err(StartError::Invalid(format!(
+        "{name:?} cannot be the name of a projection, a process manager, a synchroniser or a table: [a-z][a-z0-9_]*, at most 40 bytes, not essaim_…"
+    )))
+}
+
+/// Executes commands on the engine that will stand in this slot.
+fn recorder<A: Aggregate>(slot: &EngineSlot) -> Recorder<A> {
+    let slot = Arc::clone(slot);
+    Arc::new(move |id: AggregateId<A>, command: A::Command, options: Options| {
+        let engine = slot.get().and_then(Weak::upgrade).map(|inner| Engine { inner, handle: None });
+        Box::pin(async move {
+            match engine {
+                Some(engine) => engine.execute_with(&id, command, options).await,
+                None => Err(ExecuteError::NotExecuted { reason: NotExecuted::Restarting }),
+            }
+        })
+    })
 }
 
 fn journal_child(journal: &JournalSlot) -> ChildSpec {
@@ -286,6 +410,48 @@ fn projection_child<P: Projection>(follower: &Arc<Follower<P>>) -> ChildSpec {
             ChildState::Started => {}
             ChildState::Restarting(reason) => observed.shown.set_state(ProjectionState::Restarting(reason)),
             ChildState::Quarantined(reason) => observed.shown.set_state(ProjectionState::Quarantined(reason)),
+        }),
+    }
+}
+
+fn synchroniser_child<S: Synchroniser>(worker: &Arc<Worker<S>>) -> ChildSpec {
+    let (starting, observed) = (Arc::clone(worker), Arc::clone(worker));
+    ChildSpec {
+        name: S::NAME.into(),
+        start: Box::new(move |supervisor| {
+            let worker = Arc::clone(&starting);
+            Box::pin(async move {
+                let (actor, _) =
+                    Actor::spawn_linked(None, SynchroniserActor::<S>::default(), worker, supervisor).await?;
+                Ok(actor.get_cell())
+            })
+        }),
+        dispensable: true,
+        observe: Box::new(move |state| match state {
+            ChildState::Started => {}
+            ChildState::Restarting(reason) => observed.set_state(ProjectionState::Restarting(reason)),
+            ChildState::Quarantined(reason) => observed.set_state(ProjectionState::Quarantined(reason)),
+        }),
+    }
+}
+
+fn process_manager_child<M: ProcessManager>(runner: &Arc<Runner<M>>) -> ChildSpec {
+    let (starting, observed) = (Arc::clone(runner), Arc::clone(runner));
+    ChildSpec {
+        name: M::NAME.into(),
+        start: Box::new(move |supervisor| {
+            let runner = Arc::clone(&starting);
+            Box::pin(async move {
+                let (actor, _) =
+                    Actor::spawn_linked(None, ProcessManagerActor::<M>::default(), runner, supervisor).await?;
+                Ok(actor.get_cell())
+            })
+        }),
+        dispensable: true,
+        observe: Box::new(move |state| match state {
+            ChildState::Started => {}
+            ChildState::Restarting(reason) => observed.set_state(ProjectionState::Restarting(reason)),
+            ChildState::Quarantined(reason) => observed.set_state(ProjectionState::Quarantined(reason)),
         }),
     }
 }

@@ -139,7 +139,12 @@ impl Engine {
                             Ok(permit) => {
                                 reply.carry(permit);
                                 dispatcher.dispatch(&stream, request, reply);
-                                answer.await.unwrap_or(Answer::Unknown)
+                                tokio::select! {
+                                    biased;
+                                    answer = answer => answer.unwrap_or(Answer::Unknown),
+                                    // What holds the answer may be held by this very engine.
+                                    () = engine.inner.abandoned.cancelled() => Answer::Unknown,
+                                }
                             }
                         },
                     };
@@ -161,7 +166,9 @@ impl Engine {
     }
 
     fn admit(&self, admission: &Arc<Admission>, size: usize) -> Result<Option<Permit>, Answer> {
-        if self.inner.draining.load(Ordering::Acquire) {
+        let is_internal = Arc::ptr_eq(admission, &self.inner.internal_admission);
+        let closed = if is_internal { &self.inner.sealed } else { &self.inner.draining };
+        if closed.load(Ordering::Acquire) {
             return Err(Answer::NotExecuted(NotExecuted::Draining));
         }
         admission.admit(size).map(Some).ok_or(Answer::Overloaded)
@@ -231,7 +238,8 @@ where
     })
 }
 
-fn label<R: std::error::Error>(result: &Result<Receipt, ExecuteError<R>>) -> &'static str {
+/// The answer as a label of metrics.
+pub(super) fn label<R: std::error::Error>(result: &Result<Receipt, ExecuteError<R>>) -> &'static str {
     match result {
         Ok(receipt) if receipt.replayed => "replayed",
         Ok(receipt) if receipt.changed => "committed",

@@ -3,7 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use futures::future::BoxFuture;
+
+use super::Engine;
 use crate::actors::dispatcher::Dispatcher;
+use crate::actors::process_manager::Sent;
+use crate::actors::process_manager::row::Command;
 use crate::actors::projection::{Follower, Message as ProjectionMessage};
 use crate::aggregate::Aggregate;
 use crate::health::ProjectionStatus;
@@ -16,6 +21,8 @@ pub(super) trait AnyDispatcher: Send + Sync {
     fn category(&self) -> &'static str;
     fn release(&self, stream: &StreamId) -> bool;
     fn resident(&self) -> usize;
+    /// Executes a command that is JSON text.
+    fn send(&self, engine: Engine, command: Command, principal: String) -> BoxFuture<'static, Sent>;
 }
 
 impl<A: Aggregate> AnyDispatcher for Arc<Dispatcher<A>> {
@@ -29,6 +36,10 @@ impl<A: Aggregate> AnyDispatcher for Arc<Dispatcher<A>> {
 
     fn resident(&self) -> usize {
         self.len()
+    }
+
+    fn send(&self, engine: Engine, command: Command, principal: String) -> BoxFuture<'static, Sent> {
+        Box::pin(super::process_managers::send::<A>(engine, command, principal))
     }
 }
 

@@ -21,9 +21,15 @@ use uuid::Uuid;
 use crate::aggregate::{Aggregate, DecodeError, with_decoded};
 use crate::event::{RecordedEvent, TypedEvent};
 
+mod blocks;
 pub mod payment_summaries;
 pub mod read_model;
 pub mod table;
+#[cfg(test)]
+mod told_users;
+pub mod user_analytics;
+pub mod user_list;
+pub mod user_profiles;
 
 /// A read model and how it follows from the log.
 ///
@@ -96,6 +102,12 @@ impl RowKey for i64 {
     fn to_value(&self) -> Value {
         Value::BigInt(*self)
     }
+}
+
+/// The UUID that a key is. Written otherwise than in lower case with hyphens, the same UUID names another stream.
+fn uuid_key(key: &str) -> Option<Uuid> {
+    let id = Uuid::parse_str(key).ok()?;
+    (id.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == key).then_some(id)
 }
 
 /// Look-ups and sums over the rows of one table. The table calls `leave` with the old row and `enter` with the new one

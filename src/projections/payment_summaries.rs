@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Column, ColumnKind, ProjectFrom, Projection, Row, RowError, Rows, Sources, Value, Values};
+use super::{Column, ColumnKind, ProjectFrom, Projection, Row, RowError, Rows, Sources, Value, Values, uuid_key};
 use crate::domain::currency::Currency;
 use crate::domain::money::Money;
 use crate::domain::payment::{Payment, PaymentEvent, PaymentMetadata};
@@ -169,7 +169,7 @@ impl Projection for PaymentSummaries {
 
 impl ProjectFrom<Payment> for PaymentSummaries {
     fn project(&self, event: &TypedEvent<'_, PaymentEvent>, rows: &mut Rows<'_, PaymentRow>) {
-        let Some(id) = id_of(event.stream.key()) else {
+        let Some(id) = uuid_key(event.stream.key()) else {
             return tracing::warn!(position = event.position.0, "a payment's key is no UUID; it is not shown");
         };
         match event.data {
@@ -209,12 +209,6 @@ impl ProjectFrom<Payment> for PaymentSummaries {
             }
         }
     }
-}
-
-/// The UUID that a key is. Written otherwise than in lower case with hyphens, the same UUID names another stream.
-fn id_of(key: &str) -> Option<Uuid> {
-    let id = Uuid::parse_str(key).ok()?;
-    (id.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == key).then_some(id)
 }
 
 impl Row for PaymentRow {

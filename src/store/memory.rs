@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use self::log::{Alive, Log};
+use super::audit::AuditFilter;
 use super::{
     Batch, Checkpoint, CheckpointSave, Epoch, EventStore, Head, LoadRequest, LoadedStream, LogFilter, LogPage,
     LogWriter, RowSink, Snapshot, StoreError, StoredOutcome, TakeOver,
@@ -81,6 +82,14 @@ impl EventStore for MemoryStore {
 
     async fn read_log(&self, after: GlobalPosition, limit: usize, filter: &LogFilter) -> Result<LogPage, StoreError> {
         Ok(self.log().read_log(after, limit, filter))
+    }
+
+    async fn index_audit(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn search_log(&self, filter: &AuditFilter, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
+        Ok(self.log().search(filter, limit))
     }
 
     async fn read_outcomes(&self, commands: &[CommandId]) -> Result<Vec<StoredOutcome>, StoreError> {
@@ -155,7 +164,12 @@ impl LogWriter for MemoryWriter {
     }
 
     async fn reclaim(&mut self) -> Result<Head, StoreError> {
-        self.head = self.store.log().reclaim(self.writer, self.head.epoch)?;
+        self.head = self.store.log().reclaim(self.writer, self.head.epoch, None)?;
+        Ok(self.head.clone())
+    }
+
+    async fn renew(&mut self, log_id: Uuid) -> Result<Head, StoreError> {
+        self.head = self.store.log().reclaim(self.writer, self.head.epoch, Some(log_id))?;
         Ok(self.head.clone())
     }
 

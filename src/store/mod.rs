@@ -15,11 +15,13 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use self::audit::AuditFilter;
 use crate::aggregate::Claim;
 use crate::event::{ChainHash, CommandId, RecordedEvent};
 use crate::projections::{TableSpec, Value};
 use crate::stream::{GlobalPosition, StreamId, Version};
 
+pub mod audit;
 pub mod memory;
 pub mod open;
 #[cfg(feature = "postgres")]
@@ -55,7 +57,8 @@ pub struct Head {
     pub chain_hash: ChainHash,
     /// When the last event was recorded; the Unix epoch for an empty log.
     pub recorded_at: DateTime<Utc>,
-    /// Made when the log was created; a copy restored under the same name keeps it.
+    /// Which history this is: made when the log was created, kept by a restored copy, and renewed by
+    /// [`LogWriter::renew`]. Positions are comparable only within one.
     pub log_id: Uuid,
 }
 
@@ -323,6 +326,20 @@ pub trait EventStore: Send + Sync + 'static {
     /// [`StoreError::Unavailable`] when the database does not answer.
     async fn read_log(&self, after: GlobalPosition, limit: usize, filter: &LogFilter) -> Result<LogPage, StoreError>;
 
+    /// Makes the indexes by principal and by type that searches want. Every append keeps them from then on, so only a
+    /// program that audits asks for them. On a long log it takes its time, and appends wait; repeating it does no harm.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the database does not answer; searches work without, slowly.
+    async fn index_audit(&self) -> Result<(), StoreError>;
+
+    /// Events that pass the filter, newest first, at most `limit`; with [`EventStore::index_audit`], the rest of the log
+    /// is not read for it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the database does not answer.
+    async fn search_log(&self, filter: &AuditFilter, limit: usize) -> Result<Vec<RecordedEvent>, StoreError>;
+
     /// The kept outcomes among these commands, in any order.
     ///
     /// # Errors
@@ -416,6 +433,12 @@ pub trait LogWriter: Send {
     /// # Errors
     /// [`StoreError::Fenced`] when another writer took over; [`StoreError::Unavailable`] is to be tried again.
     async fn reclaim(&mut self) -> Result<Head, StoreError>;
+
+    /// As [`LogWriter::reclaim`], and gives the log another id: positions handed out so far are of another history.
+    ///
+    /// # Errors
+    /// Those of [`LogWriter::reclaim`]. Repeating it with the same id does no harm.
+    async fn renew(&mut self, log_id: Uuid) -> Result<Head, StoreError>;
 
     /// Gives the log back at the end of a clean shutdown, so that a successor need not look for the dead.
     async fn release(self: Box<Self>);

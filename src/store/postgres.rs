@@ -21,6 +21,7 @@ use self::connection::{Connector, READ_TIMEOUT, answered_within, transact};
 use crate::aggregate::Claim;
 use crate::event::{CommandId, RecordedEvent};
 use crate::projections::TableSpec;
+use crate::store::audit::AuditFilter;
 use crate::store::{
     Checkpoint, CheckpointSave, EventStore, Head, LoadRequest, LoadedStream, LogFilter, LogPage, LogWriter, RowSink,
     Snapshot, StoreError, StoredOutcome, TakeOver,
@@ -28,6 +29,7 @@ use crate::store::{
 use crate::stream::{GlobalPosition, StreamId, Version};
 
 mod append;
+mod audit;
 mod checkpoints;
 mod claims;
 mod columns;
@@ -166,6 +168,15 @@ impl EventStore for PostgresStore {
 
     async fn read_log(&self, after: GlobalPosition, limit: usize, filter: &LogFilter) -> Result<LogPage, StoreError> {
         self.repeat(|| log::read_log(&self.queries, after, limit, filter)).await
+    }
+
+    async fn index_audit(&self) -> Result<(), StoreError> {
+        let made = transact(self.writing()?, |connection| audit::make_indexes(connection).boxed());
+        made.await.map_err(errors::repeatable)
+    }
+
+    async fn search_log(&self, filter: &AuditFilter, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
+        self.repeat(|| audit::search(&self.queries, filter, limit)).await
     }
 
     async fn read_outcomes(&self, commands: &[CommandId]) -> Result<Vec<StoredOutcome>, StoreError> {

@@ -27,12 +27,14 @@ use self::schema::Behind;
 use crate::aggregate::Claim;
 use crate::event::{CommandId, RecordedEvent};
 use crate::projections::TableSpec;
+use crate::store::audit::AuditFilter;
 use crate::store::{
     Checkpoint, CheckpointSave, EventStore, Head, LoadRequest, LoadedStream, LogFilter, LogPage, LogWriter, RowSink,
     Snapshot, StoreError, StoredOutcome, TakeOver,
 };
 use crate::stream::{GlobalPosition, StreamId, Version};
 
+mod audit;
 mod checkpoints;
 mod claims;
 mod connection;
@@ -230,6 +232,20 @@ impl EventStore for SqliteStore {
 
     async fn read_log(&self, after: GlobalPosition, limit: usize, filter: &LogFilter) -> Result<LogPage, StoreError> {
         log::read_log(&self.readers, after, limit, filter).await
+    }
+
+    async fn index_audit(&self) -> Result<(), StoreError> {
+        let mut lane = self.write_lane().await?;
+        let made = detached(async move {
+            let mut transaction = lane.begin().await?;
+            let done = audit::make_indexes(&mut transaction.connection).await;
+            lane.finish(transaction, done).await
+        });
+        made.await.map_err(repeatable)
+    }
+
+    async fn search_log(&self, filter: &AuditFilter, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
+        audit::search(&self.readers, filter, limit).await
     }
 
     async fn read_outcomes(&self, commands: &[CommandId]) -> Result<Vec<StoredOutcome>, StoreError> {

@@ -25,6 +25,7 @@ pub struct Faults {
     switches: Arc<Mutex<Switches>>,
     held: watch::Sender<bool>,
     waiting: watch::Sender<usize>,
+    stopped: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -34,11 +35,20 @@ struct Switches {
     refused_types: BTreeSet<String>,
     reads_fail: bool,
     read_delay: Duration,
+    saves_fail: bool,
+    refused_saves: u64,
+    steps: u64,
+    stop_at: Option<u64>,
 }
 
 impl Default for Faults {
     fn default() -> Self {
-        Self { switches: Arc::default(), held: watch::Sender::new(false), waiting: watch::Sender::new(0) }
+        Self {
+            switches: Arc::default(),
+            held: watch::Sender::new(false),
+            waiting: watch::Sender::new(0),
+            stopped: watch::Sender::new(false),
+        }
     }
 }
 
@@ -90,6 +100,48 @@ impl Faults {
         self.switches().read_delay = by;
     }
 
+    /// Every save of a checkpoint fails with [`StoreError::Unavailable`] until [`Faults::mend_saves`].
+    pub fn fail_saves(&self) {
+        self.switches().saves_fail = true;
+    }
+
+    /// Checkpoints are saved again.
+    pub fn mend_saves(&self) {
+        self.switches().saves_fail = false;
+    }
+
+    /// How many saves of checkpoints failed so.
+    pub fn refused_saves(&self) -> u64 {
+        self.switches().refused_saves
+    }
+
+    /// Every call takes two steps, one before its effect and one behind it; from the `step`-th since the store was
+    /// wrapped (≥ 1) nothing is answered any more, as if the process had been killed there. To go on, drop the runtime
+    /// and open the store inside anew.
+    pub fn stop_at(&self, step: u64) {
+        self.switches().stop_at = Some(step);
+    }
+
+    /// Returns once nothing is answered any more.
+    pub async fn stopped(&self) {
+        let mut stopped = self.stopped.subscribe();
+        // The sender lives as long as this handle.
+        let _ = stopped.wait_for(|&stopped| stopped).await;
+    }
+
+    /// One step: before or behind the effect of a call.
+    pub(super) async fn step(&self) {
+        let has_stopped = {
+            let mut switches = self.switches();
+            switches.steps += 1;
+            switches.stop_at.is_some_and(|step| switches.steps >= step)
+        };
+        if has_stopped {
+            self.stopped.send_replace(true);
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// What goes wrong with an append that comes now, once it may be executed.
     pub(super) async fn before_append(&self, batch: &Batch) -> Result<Option<AppendFault>, StoreError> {
         let delay = self.switches().append_delay;
@@ -113,6 +165,15 @@ impl Faults {
             tokio::time::sleep(delay).await;
         }
         if fail { Err(StoreError::Unavailable { what: "reading", source: None }) } else { Ok(()) }
+    }
+
+    pub(super) fn before_save(&self) -> Result<(), StoreError> {
+        let mut switches = self.switches();
+        if !switches.saves_fail {
+            return Ok(());
+        }
+        switches.refused_saves += 1;
+        Err(StoreError::Unavailable { what: "saving a checkpoint", source: None })
     }
 
     async fn pass_the_hold(&self) {

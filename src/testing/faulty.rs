@@ -8,6 +8,7 @@ use super::faults::{AppendFault, Faults};
 use crate::aggregate::Claim;
 use crate::event::{CommandId, RecordedEvent};
 use crate::projections::TableSpec;
+use crate::store::audit::AuditFilter;
 use crate::store::{
     Batch, Checkpoint, CheckpointSave, Epoch, EventStore, Head, LoadRequest, LoadedStream, LogFilter, LogPage,
     LogWriter, RowSink, SharedStore, Snapshot, StoreError, StoredOutcome, TakeOver,
@@ -15,7 +16,7 @@ use crate::store::{
 use crate::stream::{GlobalPosition, StreamId, Version};
 
 /// A store that fails on command. Whatever [`Faults`] does not mention goes through to the store inside: snapshots,
-/// checkpoints, take-overs, fences.
+/// take-overs, fences.
 pub struct FaultyStore {
     inner: SharedStore,
     faults: Faults,
@@ -31,6 +32,18 @@ impl FaultyStore {
     pub fn faults(&self) -> Faults {
         self.faults.clone()
     }
+
+    async fn read<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        self.faults.before_read().await?;
+        self.call(call).await
+    }
+
+    async fn call<T>(&self, call: impl Future<Output = T>) -> T {
+        self.faults.step().await;
+        let answer = call.await;
+        self.faults.step().await;
+        answer
+    }
 }
 
 #[async_trait]
@@ -44,8 +57,7 @@ impl EventStore for FaultyStore {
     }
 
     async fn head(&self) -> Result<Head, StoreError> {
-        self.faults.before_read().await?;
-        self.inner.head().await
+        self.read(self.inner.head()).await
     }
 
     async fn read_stream(
@@ -54,63 +66,65 @@ impl EventStore for FaultyStore {
         after: Version,
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, StoreError> {
-        self.faults.before_read().await?;
-        self.inner.read_stream(stream, after, limit).await
+        self.read(self.inner.read_stream(stream, after, limit)).await
     }
 
     async fn load_streams(&self, requests: &[LoadRequest], limit: usize) -> Result<Vec<LoadedStream>, StoreError> {
-        self.faults.before_read().await?;
-        self.inner.load_streams(requests, limit).await
+        self.read(self.inner.load_streams(requests, limit)).await
     }
 
     async fn read_log(&self, after: GlobalPosition, limit: usize, filter: &LogFilter) -> Result<LogPage, StoreError> {
+        self.read(self.inner.read_log(after, limit, filter)).await
+    }
+
+    async fn index_audit(&self) -> Result<(), StoreError> {
+        self.inner.index_audit().await
+    }
+
+    async fn search_log(&self, filter: &AuditFilter, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
         self.faults.before_read().await?;
-        self.inner.read_log(after, limit, filter).await
+        self.inner.search_log(filter, limit).await
     }
 
     async fn read_outcomes(&self, commands: &[CommandId]) -> Result<Vec<StoredOutcome>, StoreError> {
-        self.faults.before_read().await?;
-        self.inner.read_outcomes(commands).await
+        self.read(self.inner.read_outcomes(commands)).await
     }
 
     async fn claim_holders(&self, claims: &[Claim]) -> Result<Vec<(Claim, StreamId)>, StoreError> {
-        self.faults.before_read().await?;
-        self.inner.claim_holders(claims).await
+        self.read(self.inner.claim_holders(claims)).await
     }
 
     async fn prune_outcomes(&self, before: DateTime<Utc>) -> Result<u64, StoreError> {
-        self.inner.prune_outcomes(before).await
+        self.call(self.inner.prune_outcomes(before)).await
     }
 
     async fn save_snapshot(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
-        self.inner.save_snapshot(snapshot).await
+        self.call(self.inner.save_snapshot(snapshot)).await
     }
 
     async fn prepare_table(&self, table: &TableSpec) -> Result<(), StoreError> {
-        self.inner.prepare_table(table).await
+        self.call(self.inner.prepare_table(table)).await
     }
 
     async fn load_table(&self, table: &TableSpec, rows: &mut RowSink<'_>) -> Result<Option<Checkpoint>, StoreError> {
-        self.faults.before_read().await?;
-        self.inner.load_table(table, rows).await
+        self.read(self.inner.load_table(table, rows)).await
     }
 
     async fn save_checkpoint(&self, save: CheckpointSave<'_>) -> Result<(), StoreError> {
-        self.inner.save_checkpoint(save).await
+        self.faults.before_save()?;
+        self.call(self.inner.save_checkpoint(save)).await
     }
 
     async fn checkpoint(&self, projection: &str, version: u32) -> Result<Option<Checkpoint>, StoreError> {
-        self.faults.before_read().await?;
-        self.inner.checkpoint(projection, version).await
+        self.read(self.inner.checkpoint(projection, version)).await
     }
 
     async fn checkpoints(&self) -> Result<Vec<Checkpoint>, StoreError> {
-        self.faults.before_read().await?;
-        self.inner.checkpoints().await
+        self.read(self.inner.checkpoints()).await
     }
 
     async fn open_writer(&self, writer: Uuid, take_over: TakeOver) -> Result<Box<dyn LogWriter>, StoreError> {
-        let inner = self.inner.open_writer(writer, take_over).await?;
+        let inner = self.call(self.inner.open_writer(writer, take_over)).await?;
         Ok(Box::new(FaultyWriter { inner, faults: self.faults() }))
     }
 }
@@ -120,13 +134,8 @@ struct FaultyWriter {
     faults: Faults,
 }
 
-#[async_trait]
-impl LogWriter for FaultyWriter {
-    fn head(&self) -> &Head {
-        self.inner.head()
-    }
-
-    async fn append(&mut self, batch: &Batch) -> Result<(), StoreError> {
+impl FaultyWriter {
+    async fn appended(&mut self, batch: &Batch) -> Result<(), StoreError> {
         match self.faults.before_append(batch).await? {
             None => self.inner.append(batch).await,
             Some(AppendFault::NotExecuted) => Err(StoreError::Unavailable { what: "appending", source: None }),
@@ -137,6 +146,20 @@ impl LogWriter for FaultyWriter {
             }
         }
     }
+}
+
+#[async_trait]
+impl LogWriter for FaultyWriter {
+    fn head(&self) -> &Head {
+        self.inner.head()
+    }
+
+    async fn append(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        self.faults.step().await;
+        let answer = self.appended(batch).await;
+        self.faults.step().await;
+        answer
+    }
 
     async fn check_fence(&mut self, epoch: Epoch, batch: Uuid) -> Result<(), StoreError> {
         self.inner.check_fence(epoch, batch).await
@@ -144,6 +167,10 @@ impl LogWriter for FaultyWriter {
 
     async fn reclaim(&mut self) -> Result<Head, StoreError> {
         self.inner.reclaim().await
+    }
+
+    async fn renew(&mut self, log_id: Uuid) -> Result<Head, StoreError> {
+        self.inner.renew(log_id).await
     }
 
     async fn release(self: Box<Self>) {

@@ -7,9 +7,14 @@ use std::time::Duration;
 use essaim::clock::{Clock, SystemClock};
 use essaim::daemon::auth::Authentication;
 use essaim::daemon::{AppState, router};
+use essaim::domain::identity::Identity;
 use essaim::domain::payment::Payment;
+use essaim::domain::user::User;
 use essaim::prelude::*;
 use essaim::projections::payment_summaries::PaymentSummaries;
+use essaim::projections::user_analytics::UserAnalytics;
+use essaim::projections::user_list::UserList;
+use essaim::projections::user_profiles::UserProfiles;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -46,6 +51,8 @@ impl Api {
     /// The same, asking who is there.
     pub async fn start_asking(engine: EngineBuilder, authentication: Authentication) -> Self {
         let engine = engine.aggregate::<Payment>().projection(PaymentSummaries);
+        let engine = engine.aggregate::<User>().aggregate::<Identity>();
+        let engine = engine.projection(UserProfiles).projection(UserList).projection(UserAnalytics);
         let engine = engine.start().await.expect("nothing else holds the log");
         let (payment_expiry, read_wait) = (Duration::from_secs(86_400), Duration::from_secs(2));
         let routes = router(AppState { engine: engine.clone(), payment_expiry, read_wait, authentication });

@@ -10,6 +10,7 @@ pub struct Daemon {
     child: Child,
     database: String,
     port: u16,
+    flags: Vec<String>,
 }
 
 impl Daemon {
@@ -23,7 +24,8 @@ impl Daemon {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("it is bound").port();
         drop(listener);
-        let daemon = Self { child: spawn(database, port, flags), database: database.into(), port };
+        let flags = flags.iter().map(|&flag| flag.to_owned()).collect::<Vec<_>>();
+        let daemon = Self { child: spawn(database, port, &flags), database: database.into(), port, flags };
         daemon.ready().await;
         daemon
     }
@@ -36,11 +38,11 @@ impl Daemon {
         self.child.id()
     }
 
-    /// SIGKILL, and a new one right behind it.
+    /// SIGKILL, and a new one right behind it, with the same flags.
     pub async fn kill_and_restart(&mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it ends");
-        self.child = spawn(&self.database, self.port, &[]);
+        self.child = spawn(&self.database, self.port, &self.flags);
         self.alive().await;
     }
 
@@ -63,7 +65,8 @@ impl Daemon {
 
     /// A further daemon on the same database with these flags; returns once it ended or listens.
     pub fn beside(&self, flags: &[&str]) -> Child {
-        command(&self.database, 0, flags).stderr(Stdio::piped()).spawn().expect("the daemon was built")
+        let flags: Vec<_> = flags.iter().map(|&flag| flag.to_owned()).collect();
+        command(&self.database, 0, &flags).stderr(Stdio::piped()).spawn().expect("the daemon was built")
     }
 
     async fn alive(&self) {
@@ -90,11 +93,11 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(database: &str, port: u16, flags: &[&str]) -> Child {
+fn spawn(database: &str, port: u16, flags: &[String]) -> Child {
     command(database, port, flags).spawn().expect("the daemon was built")
 }
 
-fn command(database: &str, port: u16, flags: &[&str]) -> Command {
+fn command(database: &str, port: u16, flags: &[String]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_essaim"));
     command.args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--database", database]).args(flags);
     command.env("ESSAIM_LOG_LEVEL", "warn").stdout(Stdio::null()).stdin(Stdio::null());

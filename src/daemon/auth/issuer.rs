@@ -106,7 +106,8 @@ impl Issuer {
     }
 
     async fn get<T: DeserializeOwned>(&self, url: &Url) -> Result<T, IssuerError> {
-        let unreachable = |source: reqwest::Error| IssuerError::Unreachable { url: url.clone(), source: source.without_url() };
+        let unreachable =
+            |source: reqwest::Error| IssuerError::Unreachable { url: url.clone(), source: source.without_url() };
         let mut answer = self.http.get(url.clone()).send().await.map_err(unreachable)?;
         if answer.status() != reqwest::StatusCode::OK {
             return Err(IssuerError::Status { url: url.clone(), status: answer.status().as_u16() });

@@ -16,11 +16,30 @@ const NEEDS: &[(Method, &str, &str)] = &[
     (Method::GET, "/v1/payments/{id}", "payments:read"),
     (Method::GET, "/v1/payments/{id}/report", "payments:read"),
     (Method::GET, "/v1/payments/{id}/events", "payments:read"),
+    (Method::POST, "/v1/users", "users:write"),
+    (Method::PATCH, "/v1/users/{id}", "users:write"),
+    (Method::PUT, "/v1/users/{id}/roles", "users:write"),
+    (Method::POST, "/v1/users/{id}/enable", "users:write"),
+    (Method::POST, "/v1/users/{id}/disable", "users:write"),
+    (Method::POST, "/v1/users/{id}/verify-email", "users:write"),
+    (Method::POST, "/v1/users/{id}/logins", "users:write"),
+    (Method::DELETE, "/v1/users/{id}", "users:write"),
+    (Method::GET, "/v1/users", "users:read"),
+    (Method::GET, "/v1/users/analytics", "users:read"),
+    (Method::GET, "/v1/users/{id}", "users:read"),
+    (Method::GET, "/v1/audit", "audit:read"),
     (Method::GET, "/v1/events", "operator"),
     (Method::GET, "/v1/admin/projections", "operator"),
     (Method::GET, "/v1/admin/projections/{name}/digest", "operator"),
     (Method::POST, "/v1/admin/projections/{name}/rebuild", "operator"),
     (Method::POST, "/v1/admin/release", "operator"),
+    (Method::GET, "/v1/admin/synchronisers", "operator"),
+    (Method::GET, "/v1/admin/synchronisers/{name}", "operator"),
+    (Method::POST, "/v1/admin/synchronisers/{name}/reconcile", "operator"),
+    (Method::GET, "/v1/admin/dead-letters", "operator"),
+    (Method::GET, "/v1/admin/dead-letters/{synchroniser}/{subject}", "operator"),
+    (Method::POST, "/v1/admin/dead-letters/{synchroniser}/{subject}/retry", "operator"),
+    (Method::POST, "/v1/admin/dead-letters/{synchroniser}/{subject}/skip", "operator"),
 ];
 
 /// The role that this route needs; none when it declares none, so that nobody may use it.
@@ -42,7 +61,9 @@ mod tests {
         let document = serde_json::to_value(document).unwrap();
         let paths = document["paths"].as_object().unwrap().iter().filter(|(path, _)| path.starts_with("/v1/"));
         let routes: BTreeSet<String> = paths
-            .flat_map(|(path, methods)| methods.as_object().unwrap().keys().map(move |m| format!("{} {path}", m.to_uppercase())))
+            .flat_map(|(path, methods)| {
+                methods.as_object().unwrap().keys().map(move |m| format!("{} {path}", m.to_uppercase()))
+            })
             .collect();
 
         let declared: BTreeSet<String> = NEEDS.iter().map(|(method, path, _)| format!("{method} {path}")).collect();

@@ -40,9 +40,10 @@ impl Settings {
             let why = "auth_issuer needs auth_audience: without it, tokens meant for others would be taken";
             return Err(Failure::Usage(why.into()));
         }
-        for (key, claim) in
-            [("auth_organization_claim", &config.auth_organization_claim), ("auth_roles_claim", &config.auth_roles_claim)]
-        {
+        for (key, claim) in [
+            ("auth_organization_claim", &config.auth_organization_claim),
+            ("auth_roles_claim", &config.auth_roles_claim),
+        ] {
             if claim.split('.').any(str::is_empty) {
                 return Err(Failure::Usage(format!("{key}: {claim:?} is no name of a claim, nor a dotted path")));
             }
@@ -121,7 +122,8 @@ mod tests {
         for right in ["https://id.example/a", "http://127.0.0.1:1", "http://[::1]:1", "http://localhost/realms/a"] {
             assert!(trusted(right, false).is_ok(), "{right}");
         }
-        let names = ["http://id.example", "http://localhost.example", "ftp://id.example", "id.example", "https://a:b@c"];
+        let names =
+            ["http://id.example", "http://localhost.example", "ftp://id.example", "id.example", "https://a:b@c"];
         for wrong in names {
             assert!(trusted(wrong, false).is_err(), "{wrong}");
         }

@@ -53,7 +53,9 @@ impl Refused {
             Self::Missing => ("missing", "there is no bearer token"),
             Self::Scheme => ("scheme", "the Authorization header is not of the scheme Bearer"),
             Self::Repeated => ("repeated", "there is more than one Authorization header"),
-            Self::InQuery => ("in_query", "a token in the address would end up in logs; send it in the Authorization header"),
+            Self::InQuery => {
+                ("in_query", "a token in the address would end up in logs; send it in the Authorization header")
+            }
             Self::TooLong => ("too_long", "the token is longer than 16384 bytes"),
             Self::Malformed => ("malformed", "the token is no signed JWT"),
             Self::Header => ("header", "the token's header names a type, a key or an extension that is not taken"),

@@ -10,11 +10,11 @@ use serde::Serialize;
 
 use super::{Format, open_to_read, output};
 use crate::clock::{Clock, SystemClock};
-use crate::daemon::{auth, built_in};
 use crate::daemon::config::layers::{ConfigError, Settings};
 use crate::daemon::config::{Config, without_password};
 use crate::daemon::failure::{Failure, store_advice, store_exit_code, with_causes};
 use crate::daemon::serve::{refuse_open_doors, resolve};
+use crate::daemon::{auth, built_in, provider};
 use crate::store::open::{sqlite_file, sqlite_lock_file};
 use crate::store::{EventStore, Head, StoreError};
 
@@ -96,6 +96,7 @@ async fn examine(config: &Config) -> Vec<Finding> {
     findings.extend(token_issuer(config).await);
     findings.push(descriptors(config));
     findings.extend(disk(config));
+    findings.extend(identity_provider(config).await);
     if let Some(path) = missing_file(config) {
         let advice = "nothing to do if this is a new installation, else correct `database`";
         let detail = format!("{} is not there yet; the daemon will create it", path.display());
@@ -108,6 +109,26 @@ async fn examine(config: &Config) -> Vec<Finding> {
         Err(other) => findings.push(Finding::fail("database", other.exit_code(), other.to_string(), "see the message")),
     }
     findings
+}
+
+/// An identity provider that is away keeps nothing else from working, so it is no failure.
+async fn identity_provider(config: &Config) -> Vec<Finding> {
+    let provider = match provider::configured(config) {
+        Ok(Some(provider)) => provider,
+        Ok(None) => return Vec::new(),
+        Err(failure) => {
+            let advice = "correct the keys that begin with keycloak_";
+            return vec![Finding::fail("keycloak", failure.exit_code(), failure.to_string(), advice)];
+        }
+    };
+    let found = provider.check().await.into_iter().map(|(name, detail, remedy)| {
+        let check = format!("keycloak {name}");
+        match remedy {
+            Some(remedy) => Finding::warn(&check, detail, &remedy),
+            None => Finding::ok(&check, detail),
+        }
+    });
+    found.collect()
 }
 
 async fn door(config: &Config) -> Finding {

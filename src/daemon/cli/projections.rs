@@ -75,7 +75,7 @@ struct Listed {
     state: &'static str,
 }
 
-/// The projections of this release, then checkpoints of others and of earlier versions.
+/// The projections of this release, then checkpoints of process managers, of others and of earlier versions.
 async fn list(store: &dyn EventStore, format: Format) -> Result<(), Failure> {
     let (checkpoints, head) = (store.checkpoints().await?, store.head().await?.position);
     let projections = built_in::projections();
@@ -98,7 +98,9 @@ async fn list(store: &dyn EventStore, format: Format) -> Result<(), Failure> {
     for checkpoint in checkpoints.iter().filter(|checkpoint| !is_current(checkpoint)) {
         let (position, behind, saved_at) = saved(checkpoint);
         let (name, version) = (checkpoint.projection.clone(), checkpoint.version);
-        listed.push(Listed { name, version, table: None, position, behind, saved_at, state: "not of this release" });
+        let other = built_in::OTHER_TABLES.iter().find(|(other, _)| *other == name);
+        let state = other.map_or("not of this release", |(_, state)| state);
+        listed.push(Listed { name, version, table: None, position, behind, saved_at, state });
     }
     show_list(&listed, format)
 }
@@ -192,7 +194,7 @@ fn verified(name: &'static str, verdict: Verdict) -> Verified {
 }
 
 async fn rebuild(config: &Config, name: &'static str, force: bool) -> Result<(), Failure> {
-    let engine = start_engine(config, take_over(force)).await.map_err(|failure| match failure {
+    let engine = start_engine(config, take_over(force), |engine| engine).await.map_err(|failure| match failure {
         Failure::Store(StoreError::Held { holder }) => Failure::Store(StoreError::Held {
             holder: format!(
                 "{holder}; let it do the work: `essaim projections rebuild {name} --url http://…`, \

@@ -131,7 +131,7 @@ impl Layers {
             .map(|(field, default)| {
                 let found = layers.iter().find_map(|layer| Some((layer.values.get(field.name)?, &layer.source)));
                 let (value, source) = found.map_or((default, Source::Default), |(value, s)| (value.clone(), s.clone()));
-                Setting { key: field.name, value: shown(value), source }
+                Setting { key: field.name, value: shown(field.name, value), source }
             })
             .collect();
         Ok(Settings { config, values })
@@ -286,8 +286,9 @@ fn did_you_mean(suggestion: Option<&str>) -> String {
     suggestion.map_or_else(|| "; see `essaim config template`".into(), |key| format!(", did you mean {key}?"))
 }
 
-fn shown(value: toml::Value) -> toml::Value {
+fn shown(key: &str, value: toml::Value) -> toml::Value {
     match value {
+        toml::Value::String(text) if key.ends_with("_secret") && !text.is_empty() => toml::Value::String("***".into()),
         toml::Value::String(text) => toml::Value::String(without_password(&text)),
         other => other,
     }
@@ -319,6 +320,15 @@ mod tests {
         assert_eq!(settings.config.listen, "127.0.0.1:7700");
         assert_eq!(settings.config.max_body_bytes.get(), 262_144);
         assert!(settings.values.iter().all(|setting| setting.source == Source::Default));
+    }
+
+    #[test]
+    fn a_secret_is_in_force_but_never_shown() {
+        let flags = pairs(&[("keycloak_client_secret", "swordfish")]);
+        let settings = Layers { flags, ..Layers::default() }.load().unwrap();
+
+        assert_eq!(settings.config.keycloak_client_secret, "swordfish");
+        assert!(!format!("{:?}", settings.values).contains("swordfish"));
     }
 
     #[test]
@@ -428,12 +438,12 @@ mod tests {
 
     #[test]
     fn a_shown_database_address_hides_its_password() {
-        let flags = pairs(&[("database", "postgres://ann:secret@db/essaim")]);
+        let flags = pairs(&[("database", "postgres://ann:swordfish@db/essaim")]);
 
         let settings = Layers { flags, ..Layers::default() }.load().unwrap();
 
-        assert!(!format!("{:?}", settings.values).contains("secret"));
-        assert!(settings.config.database.contains("secret"));
+        assert!(!format!("{:?}", settings.values).contains("swordfish"));
+        assert!(settings.config.database.contains("swordfish"));
     }
 
     #[test]

@@ -97,6 +97,12 @@ pub(super) const KINDS: &[Kind] = &[
     ),
     kind("email_taken", StatusCode::CONFLICT, "Email taken", "Another user has this email address."),
     kind("username_taken", StatusCode::CONFLICT, "Username taken", "Another user has this username."),
+    kind(
+        "log_changed",
+        StatusCode::CONFLICT,
+        "Log changed",
+        "The log went backwards since the position was given (`Essaim-Log` names another log): the position now stands for something else. Nothing was executed; read again what rests on it, without `Essaim-Log` and `Essaim-At-Least`.",
+    ),
     kind("conflict", StatusCode::CONFLICT, "Conflict", "The command contradicts something that another one did."),
     kind("deleted", StatusCode::GONE, "Deleted", "It was deleted. What happened to it before can still be read."),
     kind(

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::tables::Tables;
 use crate::aggregate::Claim;
 use crate::event::{ChainHash, CommandId, RecordedEvent};
+use crate::store::audit::AuditFilter;
 use crate::store::{
     Batch, ClaimChanges, Epoch, Head, LoadRequest, LoadedStream, LogFilter, LogPage, Snapshot, StoreError,
     StoredOutcome, TakeOver,
@@ -73,11 +74,12 @@ impl Log {
         Ok(self.head.clone())
     }
 
-    pub(super) fn reclaim(&mut self, writer: Uuid, mine: Epoch) -> Result<Head, StoreError> {
+    pub(super) fn reclaim(&mut self, writer: Uuid, mine: Epoch, log_id: Option<Uuid>) -> Result<Head, StoreError> {
         if self.head.writer != writer {
             return Err(StoreError::Fenced { mine, found: self.head.epoch });
         }
         self.head.epoch.0 += 1;
+        self.head.log_id = log_id.unwrap_or(self.head.log_id);
         Ok(self.head.clone())
     }
 
@@ -201,6 +203,10 @@ impl Log {
             }
         }
         page
+    }
+
+    pub(super) fn search(&self, filter: &AuditFilter, limit: usize) -> Vec<RecordedEvent> {
+        self.events.iter().rev().filter(|event| filter.allows(event)).take(limit).cloned().collect()
     }
 
     pub(super) fn read_outcomes(&self, commands: &[CommandId]) -> Vec<StoredOutcome> {

@@ -204,18 +204,18 @@ pub(super) fn request_index(row: &PgRow, index: usize) -> Result<usize, StoreErr
 
 type Query = sqlx::query::Query<'static, Postgres, PgArguments>;
 
-fn reading_events(error: sqlx::Error) -> StoreError {
+pub(super) fn reading_events(error: sqlx::Error) -> StoreError {
     errors::not_executed("reading events", error)
 }
 
 /// Decodes rows one after the other; neighbours often share metadata, which is worth keeping once.
 #[derive(Default)]
-struct EventDecoder {
+pub(super) struct EventDecoder {
     metadata: Option<Metadata>,
 }
 
 impl EventDecoder {
-    fn decode(&mut self, row: &PgRow) -> Result<RecordedEvent, StoreError> {
+    pub(super) fn decode(&mut self, row: &PgRow) -> Result<RecordedEvent, StoreError> {
         let columns = Columns(row);
         Ok(RecordedEvent {
             position: GlobalPosition(columns.unsigned(0)?),

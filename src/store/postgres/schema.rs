@@ -34,7 +34,8 @@ pub(super) async fn migrate(connection: &mut PgConnection, place: &Place) -> Res
     }
     let mut migrator = Migrator::with_migrations(EMBEDDED.iter().cloned().collect());
     migrator.dangerous_set_table_name(MIGRATIONS_TABLE);
-    migrator.run(connection).await.map_err(|error| match error {
+    // `run` has a future that the compiler cannot show to be Send.
+    migrator.run_direct(None, connection, false).await.map_err(|error| match error {
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
             errors::not_executed("migrating the database", error)
         }

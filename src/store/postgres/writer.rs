@@ -34,9 +34,10 @@ const TAKE_OVER: &str = "
     WHERE id = 1 AND epoch = $2 AND writer = $3
     RETURNING position, epoch, writer, batch, chain_hash, recorded_at, log_id";
 
+// Null leaves the log its id.
 const RECLAIM: &str = "
     UPDATE essaim_head
-    SET epoch = epoch + 1
+    SET epoch = epoch + 1, log_id = COALESCE($2, log_id)
     WHERE id = 1 AND writer = $1
     RETURNING position, epoch, writer, batch, chain_hash, recorded_at, log_id";
 
@@ -96,6 +97,16 @@ impl PostgresWriter {
         }
     }
 
+    async fn reclaim_as(&mut self, log_id: Option<Uuid>) -> Result<Head, StoreError> {
+        self.session = Session::Unsettled;
+        let mut connection = self.connector.writer(self.writer).await?;
+        let reclaimed = answered(reclaim(&mut connection, self.writer, self.head.epoch, log_id)).await;
+        let head = reclaimed.map_err(errors::repeatable)?;
+        self.session = Session::Open(connection);
+        self.head = head.clone();
+        Ok(head)
+    }
+
     /// Keeps the connection for the next call, unless this one left it in doubt.
     fn settle<T>(&mut self, connection: PgConnection, done: &Result<T, StoreError>) {
         self.session = match done {
@@ -127,13 +138,11 @@ impl LogWriter for PostgresWriter {
     }
 
     async fn reclaim(&mut self) -> Result<Head, StoreError> {
-        self.session = Session::Unsettled;
-        let mut connection = self.connector.writer(self.writer).await?;
-        let reclaimed = answered(reclaim(&mut connection, self.writer, self.head.epoch)).await;
-        let head = reclaimed.map_err(errors::repeatable)?;
-        self.session = Session::Open(connection);
-        self.head = head.clone();
-        Ok(head)
+        self.reclaim_as(None).await
+    }
+
+    async fn renew(&mut self, log_id: Uuid) -> Result<Head, StoreError> {
+        self.reclaim_as(Some(log_id)).await
     }
 
     async fn release(mut self: Box<Self>) {
@@ -215,8 +224,14 @@ async fn check_fence(connection: &mut PgConnection, epoch: Epoch, batch: Uuid) -
 
 /// Raising it twice does no harm, so that an unknown outcome is as good as not executed. The statement waits for a
 /// living old session that holds the head row.
-async fn reclaim(connection: &mut PgConnection, writer: Uuid, mine: Epoch) -> Result<Head, StoreError> {
-    let raised = sqlx::query(RECLAIM).bind(writer).fetch_optional(&mut *connection).await.map_err(raising)?;
+async fn reclaim(
+    connection: &mut PgConnection,
+    writer: Uuid,
+    mine: Epoch,
+    log_id: Option<Uuid>,
+) -> Result<Head, StoreError> {
+    let raised =
+        sqlx::query(RECLAIM).bind(writer).bind(log_id).fetch_optional(&mut *connection).await.map_err(raising)?;
     match raised {
         Some(row) => log::head_from(&row),
         None => Err(StoreError::Fenced { mine, found: log::read_head(connection).await?.epoch }),

@@ -172,19 +172,19 @@ async fn fetch_events(pool: &SqlitePool, query: Query, expected: usize) -> Resul
     Ok(events)
 }
 
-fn reading_events(error: sqlx::Error) -> StoreError {
+pub(super) fn reading_events(error: sqlx::Error) -> StoreError {
     errors::not_executed("reading events", error)
 }
 
 /// Decodes rows one after the other; neighbours often share what is costly to decode or worth keeping once.
 #[derive(Default)]
-struct EventDecoder {
+pub(super) struct EventDecoder {
     metadata: Option<Metadata>,
     recorded_at: Option<(String, DateTime<Utc>)>,
 }
 
 impl EventDecoder {
-    fn decode(&mut self, row: &SqliteRow) -> Result<RecordedEvent, StoreError> {
+    pub(super) fn decode(&mut self, row: &SqliteRow) -> Result<RecordedEvent, StoreError> {
         let columns = Columns(row);
         Ok(RecordedEvent {
             position: GlobalPosition(columns.unsigned(0)?),

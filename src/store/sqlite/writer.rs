@@ -15,11 +15,12 @@ use crate::event::{Metadata, RecordedEvent};
 use crate::store::{Batch, Epoch, Head, LogWriter, StoreError, TakeOver};
 
 const TAKE_OVER: &str = "
-    UPDATE essaim_head SET epoch = epoch + 1, writer = ?1 WHERE id = 1
+    UPDATE essaim_head SET epoch = epoch + 1, writer = ?1, log_id = coalesce(?2, log_id) WHERE id = 1
     RETURNING position, epoch, writer, batch, chain_hash, recorded_at, log_id";
 
+// Null leaves the log its id.
 const RECLAIM: &str = "
-    UPDATE essaim_head SET epoch = epoch + 1 WHERE id = 1 AND writer = ?1
+    UPDATE essaim_head SET epoch = epoch + 1, log_id = coalesce(?2, log_id) WHERE id = 1 AND writer = ?1
     RETURNING position, epoch, writer, batch, chain_hash, recorded_at, log_id";
 
 // Null leaves what describes the last event as it is.
@@ -58,9 +59,22 @@ impl SqliteWriter {
     ) -> Result<Self, StoreError> {
         let lock = WriterLock::acquire(database, writer, take_over)?;
         let mut connection = WriteConnection::unconnected(connector);
-        let head = raise_epoch(&mut connection, TAKE_OVER, writer).await?;
+        let head = raise_epoch(&mut connection, TAKE_OVER, writer, None).await?;
         let head = head.ok_or_else(|| StoreError::Corrupt { what: "essaim_head has no row".into() })?;
         Ok(Self { writer, head, connection, lock })
+    }
+
+    async fn reclaim_as(&mut self, log_id: Option<Uuid>) -> Result<Head, StoreError> {
+        // A commit that failed can come back for as long as its connection is open, or when the file is opened next;
+        // the commit of a higher epoch after that settles it, because it is written where the failed one stood.
+        self.connection.close().await;
+        match raise_epoch(&mut self.connection, RECLAIM, self.writer, log_id).await? {
+            Some(head) => {
+                self.head = head.clone();
+                Ok(head)
+            }
+            None => Err(Self::fenced(self.connection.connection().await?, self.head.epoch).await),
+        }
     }
 
     async fn fenced(connection: &mut SqliteConnection, mine: Epoch) -> StoreError {
@@ -95,16 +109,11 @@ impl LogWriter for SqliteWriter {
     }
 
     async fn reclaim(&mut self) -> Result<Head, StoreError> {
-        // A commit that failed can come back for as long as its connection is open, or when the file is opened next;
-        // the commit of a higher epoch after that settles it, because it is written where the failed one stood.
-        self.connection.close().await;
-        match raise_epoch(&mut self.connection, RECLAIM, self.writer).await? {
-            Some(head) => {
-                self.head = head.clone();
-                Ok(head)
-            }
-            None => Err(Self::fenced(self.connection.connection().await?, self.head.epoch).await),
-        }
+        self.reclaim_as(None).await
+    }
+
+    async fn renew(&mut self, log_id: Uuid) -> Result<Head, StoreError> {
+        self.reclaim_as(Some(log_id)).await
     }
 
     async fn release(mut self: Box<Self>) {
@@ -118,9 +127,10 @@ async fn raise_epoch(
     connection: &mut WriteConnection,
     statement: &'static str,
     writer: Uuid,
+    log_id: Option<Uuid>,
 ) -> Result<Option<Head>, StoreError> {
     let mut transaction = connection.begin().await?;
-    let raised = update_head(&mut transaction, statement, writer).await;
+    let raised = update_head(&mut transaction, statement, writer, log_id).await;
     match connection.finish(transaction, raised).await {
         // Raising it twice does no harm, so that this is as good as not executed.
         Err(StoreError::Unknown { source }) => Err(StoreError::Unavailable { what: "raising the epoch", source }),
@@ -132,8 +142,10 @@ async fn update_head(
     transaction: &mut Transaction,
     statement: &'static str,
     writer: Uuid,
+    log_id: Option<Uuid>,
 ) -> Result<Option<Head>, StoreError> {
-    let query = sqlx::query(statement).bind(writer.hyphenated().to_string());
+    let log_id = log_id.map(|id| id.hyphenated().to_string());
+    let query = sqlx::query(statement).bind(writer.hyphenated().to_string()).bind(log_id);
     let row = query.fetch_optional(&mut transaction.connection).await;
     let row = row.map_err(|error| errors::not_executed("raising the epoch", error))?;
     row.as_ref().map(log::head_from).transpose()

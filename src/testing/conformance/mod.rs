@@ -21,6 +21,7 @@ macro_rules! assert_error {
 }
 
 pub mod appends;
+pub mod audit;
 pub mod checkpoints;
 pub mod claims;
 pub mod outcomes;
@@ -150,6 +151,7 @@ macro_rules! store_conformance_tests {
                 after_a_reclaim_batches_of_the_epoch_before_are_fenced
                 a_reclaim_tells_whether_the_last_batch_is_in
                 a_reclaim_may_be_repeated
+                a_renewed_log_has_another_id_and_keeps_its_events
                 a_writer_that_reclaimed_is_still_not_replaced
             ;
             streams:
@@ -190,6 +192,11 @@ macro_rules! store_conformance_tests {
                 filtered_events_are_those_of_the_log
                 readers_beside_a_writer_see_only_dense_prefixes
                 readers_beside_a_writer_never_see_a_refused_batch
+            ;
+            audit:
+                events_are_found_by_stream_principal_and_type_newest_first
+                a_search_keeps_to_its_bounds_and_its_limit
+                a_principal_is_compared_whole_whatever_its_length
             ;
             tables:
                 texts_survive_in_a_read_table
@@ -255,6 +262,7 @@ mod tests {
     fn every_case_is_in_the_list() {
         let files = [
             include_str!("appends.rs"),
+            include_str!("audit.rs"),
             include_str!("checkpoints.rs"),
             include_str!("claims.rs"),
             include_str!("outcomes.rs"),

@@ -240,6 +240,22 @@ pub async fn a_reclaim_tells_whether_the_last_batch_is_in(log: &dyn StoreUnderTe
     assert_eq!(open.head.batch, committed.id);
 }
 
+/// What was handed out before is told from what is handed out afterwards, also after a restart.
+pub async fn a_renewed_log_has_another_id_and_keeps_its_events(log: &dyn StoreUnderTest) {
+    let mut open = OpenLog::of(log).await;
+    let committed = open.append(open.batch().events(&ada(), 1, 1)).await;
+    let (before, id) = (open.head.log_id, Uuid::from_u128(7));
+
+    open.head = open.writer.renew(id).await.expect("nobody took over");
+
+    assert_ne!(before, id);
+    assert_eq!((open.head.log_id, open.head.batch), (id, committed.id));
+    assert_eq!(open.store.head().await.expect("the head can be read").log_id, id);
+    open.append(open.batch().events(&ada(), 2, 1)).await;
+    open.head = open.writer.reclaim().await.expect("nobody took over");
+    assert_eq!(open.head.log_id, id);
+}
+
 /// Each time it is tried the epoch rises; the last head is the one in force.
 pub async fn a_reclaim_may_be_repeated(log: &dyn StoreUnderTest) {
     let mut open = OpenLog::of(log).await;

@@ -1,0 +1,173 @@
+//! This file is how an answer is read: at most so many bytes, and texts of others quoted so that a log can bear them.
+
+use std::time::Duration;
+
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::{Response, StatusCode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// More than a full page of accounts needs; whoever answers more is no Keycloak of ours.
+const MAX_BODY_BYTES: usize = 1 << 20;
+/// As much of another's text as an operator needs.
+const MAX_QUOTE_CHARS: usize = 200;
+/// Longer than any provider may make us wait by its word alone.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3_600);
+
+/// An answer whose body is here.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+/// Why a body was not read to its end.
+pub(super) enum Unread {
+    /// Longer than we read.
+    TooLong,
+    /// The connection broke or went silent.
+    Broken(reqwest::Error),
+}
+
+impl Answer {
+    pub(super) async fn read(mut response: Response) -> Result<Self, Unread> {
+        let (status, headers) = (response.status(), response.headers().clone());
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(Unread::Broken)? {
+            if body.len() + chunk.len() > MAX_BODY_BYTES {
+                return Err(Unread::TooLong);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Self { status, headers, body })
+    }
+
+    pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_slice(&self.body)
+    }
+
+    /// What Keycloak says of a refusal; `None` when it is not Keycloak's way of saying.
+    pub(super) fn complaint(&self) -> Option<Complaint> {
+        let complaint: Complaint = self.json().ok()?;
+        complaint.is_any().then_some(complaint)
+    }
+
+    /// The pause asked for, in whole seconds; dates are not taken, Keycloak and its proxies send seconds.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        let seconds = self.headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+        Some(Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER))
+    }
+}
+
+/// The three shapes in which Keycloak complains.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Complaint {
+    error: Option<String>,
+    #[serde(rename = "error_description")]
+    error_description: Option<String>,
+    error_message: Option<String>,
+    field: Option<String>,
+    errors: Vec<FieldComplaint>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct FieldComplaint {
+    field: Option<String>,
+    error_message: Option<String>,
+}
+
+impl Complaint {
+    /// Keycloak says "User not found"; a 404 of something in front of it is not that.
+    pub(super) fn is_about_a_user(&self) -> bool {
+        self.error.as_deref().is_some_and(|error| error.eq_ignore_ascii_case("user not found"))
+    }
+
+    fn is_any(&self) -> bool {
+        self.error.is_some() || self.error_message.is_some() || !self.errors.is_empty()
+    }
+
+    /// The complaint without its parameters, which repeat the values sent. It is still to be [`quoted`].
+    pub(super) fn text(&self) -> String {
+        let first = FieldComplaint { field: self.field.clone(), error_message: self.error_message.clone() };
+        let fields = std::iter::once(&first).chain(&self.errors).filter_map(FieldComplaint::text);
+        let whole = [self.error.clone(), self.error_description.clone()].into_iter().flatten();
+        whole.chain(fields).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl FieldComplaint {
+    fn text(&self) -> Option<String> {
+        let message = self.error_message.as_deref()?;
+        Some(self.field.as_deref().map_or_else(|| message.to_owned(), |field| format!("{field}: {message}")))
+    }
+}
+
+/// Another's text on one line, and not too much of it.
+pub(super) fn quoted(text: &str) -> String {
+    let mut kept: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_QUOTE_CHARS).collect();
+    if text.chars().nth(MAX_QUOTE_CHARS).is_some() {
+        kept.push('…');
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(body: &str) -> Answer {
+        Answer { status: StatusCode::BAD_REQUEST, headers: HeaderMap::new(), body: body.into() }
+    }
+
+    #[test]
+    fn complaints_of_every_shape_are_understood_without_the_values_they_repeat() {
+        let cases = [
+            (r#"{"error":"User not found"}"#, "User not found"),
+            (r#"{"error":"invalid_client","error_description":"Bad"}"#, "invalid_client, Bad"),
+            (r#"{"errorMessage":"User exists with same email"}"#, "User exists with same email"),
+            (
+                r#"{"field":"email","errorMessage":"error-invalid-email","params":["email","ada@x"]}"#,
+                "email: error-invalid-email",
+            ),
+            (
+                r#"{"errors":[{"field":"a","errorMessage":"b","params":["c"]},{"field":"d","errorMessage":"e"}]}"#,
+                "a: b, d: e",
+            ),
+        ];
+        for (body, text) in cases {
+            assert_eq!(answer(body).complaint().unwrap().text(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_complaint_of_keycloak_is_none() {
+        for body in ["", "<html>", "[]", "{}", r#"{"message":"Not Found"}"#, r#"{"error":{"code":404}}"#] {
+            assert!(answer(body).complaint().is_none(), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_quoted_text_is_one_bounded_line() {
+        let text = quoted(&format!("a\nb\u{1b}[31m{}", "x".repeat(500)));
+
+        assert!(text.starts_with("a b [31mxxx"));
+        assert_eq!(text.chars().count(), MAX_QUOTE_CHARS + 1);
+    }
+
+    #[test]
+    fn only_whole_seconds_are_a_retry_after_and_an_hour_is_the_longest() {
+        let asked = |value: &str| {
+            let mut answer = answer("");
+            answer.headers.insert(RETRY_AFTER, value.parse().unwrap());
+            answer.retry_after()
+        };
+
+        assert_eq!(asked("7"), Some(Duration::from_secs(7)));
+        assert_eq!(asked("99999999"), Some(LONGEST_RETRY_AFTER));
+        assert_eq!(asked("-1"), None);
+        assert_eq!(asked("Wed, 21 Oct 2026 07:28:00 GMT"), None);
+    }
+}

@@ -1,0 +1,190 @@
+//! This file watches a load while it goes on: one interval a second, until the time is over, somebody interrupts, or
+//! the target is gone.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::hdr_log::Slice;
+use super::measure::{Tallies, Tally};
+use super::progress::{Moment, Progress};
+use super::results::{Figures, Interval, Latency};
+use super::session::Session;
+use super::target::Look;
+
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Why a measurement ends before its time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// Somebody asked for it.
+    Interrupted,
+    /// The target does not answer any more; what is known of that.
+    Gone(String),
+}
+
+/// Watches the load of a session.
+pub(crate) struct Observer<'a> {
+    session: Arc<Session>,
+    progress: &'a Progress,
+    interrupt: CancellationToken,
+    gone: Pin<Box<dyn Future<Output = String> + Send + 'a>>,
+    /// When the first measurement began.
+    began: Option<Instant>,
+    looked: (Instant, Look),
+    intervals: Vec<Interval>,
+    /// The latencies of each, when somebody wants them.
+    slices: Option<Vec<Slice>>,
+}
+
+impl<'a> Observer<'a> {
+    pub(crate) fn new(
+        session: &'a Arc<Session>,
+        progress: &'a Progress,
+        interrupt: CancellationToken,
+        keeps_slices: bool,
+    ) -> Self {
+        Self {
+            session: Arc::clone(session),
+            progress,
+            interrupt,
+            gone: session.target.gone(),
+            began: None,
+            looked: (Instant::now(), Look::default()),
+            intervals: Vec::new(),
+            slices: keeps_slices.then(Vec::new),
+        }
+    }
+
+    /// Lets time go by without counting.
+    ///
+    /// # Errors
+    /// [`Cut`] when it ended before.
+    pub(crate) async fn wait(&mut self, time: Duration) -> Result<(), Cut> {
+        tokio::select! {
+            biased;
+            () = self.interrupt.cancelled() => Err(Cut::Interrupted),
+            why = &mut self.gone => Err(Cut::Gone(why)),
+            () = tokio::time::sleep(time) => Ok(()),
+        }
+    }
+
+    /// Counts what ends during this time; returns that, and why it took no longer, if so.
+    pub(crate) async fn measure(&mut self, time: Duration) -> (Tallies, Duration, Option<Cut>) {
+        self.looked = (Instant::now(), self.session.target.look().await);
+        self.session.measures.count();
+        drop(self.session.measures.take());
+        let start = Instant::now();
+        self.began.get_or_insert(start);
+        self.looked.0 = start;
+        let (mut sum, mut cut) = (Tallies::default(), None);
+        let mut next = start;
+        while cut.is_none() && start.elapsed() < time {
+            next = (next + EVERY).min(start + time);
+            cut = self.wait(next.saturating_duration_since(Instant::now())).await.err();
+            let tallies = self.session.measures.take();
+            sum.add(&tallies);
+            let moment = self.interval(&tallies).await;
+            self.progress.at(&Moment { elapsed: start.elapsed(), of: time, errors: sum.total().failed(), ..moment });
+        }
+        (sum, start.elapsed(), cut)
+    }
+
+    /// One interval a second, in order, and the latencies of each when they were wanted.
+    pub(crate) fn into_intervals(self) -> (Vec<Interval>, Option<Vec<Slice>>) {
+        (self.intervals, self.slices)
+    }
+
+    /// When the first measurement began.
+    pub(crate) fn began(&self) -> Option<Instant> {
+        self.began
+    }
+
+    async fn interval(&mut self, tallies: &Tallies) -> Moment {
+        let now = Instant::now();
+        let (before, old) = std::mem::replace(&mut self.looked, (now, Look::default()));
+        let new = self.session.target.look().await;
+        let seconds = (now - before).as_secs_f64();
+        let total = tallies.total();
+        let figures = figures(&total, seconds);
+        if let Some(slices) = &mut self.slices {
+            let start = self.began.map_or(Duration::ZERO, |began| before.saturating_duration_since(began));
+            slices.push(Slice { start, length: now - before, latencies: total.latencies });
+        }
+        let moment = Moment {
+            per_second: figures.per_second,
+            p50_micros: figures.latency.p50_micros,
+            p99_micros: figures.latency.p99_micros,
+            lag_events: new.lag_events,
+            ..Moment::default()
+        };
+        let reads = tallies.kinds.values().filter(|tally| tally.is_read).map(|tally| tally.latencies.len()).sum();
+        self.intervals.push(Interval {
+            at_seconds: self.began.map_or(0.0, |began| (now - began).as_secs_f64()),
+            length_seconds: seconds,
+            figures,
+            reads,
+            lag_events: new.lag_events,
+            group_mean: group_mean(&old, &new),
+            group_max: new.batch_max,
+            rss_bytes: new.resident_bytes,
+            cpu_cores: cpu_seconds(&old, &new).map(|spent| spent / seconds),
+            in_flight: Some(self.session.in_flight.load(Ordering::Relaxed)),
+        });
+        self.looked.1 = new;
+        moment
+    }
+}
+
+/// What a tally over this time comes to.
+pub(crate) fn figures(tally: &Tally, seconds: f64) -> Figures {
+    let answered = tally.latencies.len();
+    Figures {
+        answered,
+        per_second: if seconds > 0.0 { answered as f64 / seconds } else { 0.0 },
+        latency: Latency::of(&tally.latencies),
+        errors: tally.errors.iter().map(|(class, errors)| ((*class).to_owned(), errors.count)).collect(),
+        events: tally.events,
+    }
+}
+
+fn group_mean(old: &Look, new: &Look) -> Option<f64> {
+    if old.started_seconds != new.started_seconds {
+        return None;
+    }
+    let grown = |old: Option<u64>, new: Option<u64>| new?.checked_sub(old?);
+    let batches = grown(old.batches, new.batches).filter(|batches| *batches > 0)?;
+    Some(grown(old.batch_commands, new.batch_commands)? as f64 / batches as f64)
+}
+
+/// Processor time in between; none when it is another process.
+fn cpu_seconds(old: &Look, new: &Look) -> Option<f64> {
+    (old.started_seconds == new.started_seconds).then_some(new.cpu_seconds? - old.cpu_seconds?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mean_group_is_that_of_the_batches_in_between() {
+        let look =
+            |batches, commands| Look { batches: Some(batches), batch_commands: Some(commands), ..Look::default() };
+
+        assert_eq!(group_mean(&look(10, 100), &look(20, 350)), Some(25.0));
+        assert_eq!(group_mean(&look(10, 100), &look(10, 100)), None, "no batch, no mean");
+        assert_eq!(group_mean(&look(10, 100), &look(2, 20)), None, "it was restarted");
+    }
+
+    #[test]
+    fn processor_time_is_compared_within_one_process_only() {
+        let look = |started, cpu| Look { started_seconds: Some(started), cpu_seconds: Some(cpu), ..Look::default() };
+
+        assert_eq!(cpu_seconds(&look(1, 1.0), &look(1, 1.5)), Some(0.5));
+        assert_eq!(cpu_seconds(&look(1, 0.1), &look(2, 0.5)), None);
+    }
+}

@@ -1,0 +1,245 @@
+//! This file prints results for people, and reads earlier ones.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+
+use super::error::LoadError;
+use super::progress::micros;
+use super::results::{Figures, Results};
+
+/// Writes to stdout; a reader that went away is no error.
+pub(crate) fn print(text: &str) -> Result<(), LoadError> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(LoadError::io("the output cannot be written")),
+    }
+}
+
+/// The results that an earlier run wrote.
+pub(crate) fn read_baseline(path: &Path) -> Result<Results, LoadError> {
+    let name = path.display();
+    let text = fs::read_to_string(path).map_err(|error| LoadError::Usage(format!("{name} cannot be read: {error}")))?;
+    Results::from_json(&text).map_err(|error| LoadError::Usage(format!("{name}: {error}")))
+}
+
+/// The command line, as it could be typed again.
+pub(crate) fn command_line() -> String {
+    let program = "essaim".to_owned();
+    let arguments = std::env::args_os().skip(1).map(|argument| quoted(&argument.to_string_lossy()));
+    std::iter::once(program).chain(arguments).collect::<Vec<_>>().join(" ")
+}
+
+fn quoted(argument: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,%+@".contains(c);
+    if !argument.is_empty() && argument.chars().all(is_plain) {
+        return argument.to_owned();
+    }
+    format!("'{}'", argument.replace('\'', r"'\''"))
+}
+
+/// The verdict, what was measured, and what was found, for people.
+pub(crate) fn table(results: &Results, baseline: Option<&Results>) -> String {
+    let mut text = String::new();
+    let settings = &results.settings;
+    let rate = settings.rate_per_second.map(|rate| format!(", {rate:.0}/s")).unwrap_or_default();
+    let place = if settings.database.is_empty() { &settings.target } else { &settings.database };
+    line(
+        &mut text,
+        format_args!(
+            "{}: {}{rate}, {} callers, {:.1} s, {} ({place})",
+            settings.workload, settings.schedule, settings.callers, results.duration_seconds, settings.target
+        ),
+    );
+    line(&mut text, format_args!("\n{}", figures_table(results)));
+    for note in notes(results, baseline) {
+        line(&mut text, format_args!("{note}"));
+    }
+    line(&mut text, format_args!("\n{}", verdict(results)));
+    text
+}
+
+fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    writeln!(text, "{arguments}").expect("a string takes everything");
+}
+
+fn figures_table(results: &Results) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(["", "answered", "per second", "mean", "p50", "p90", "p99", "p99.9", "max", "errors"]);
+    let row = |name: &str, figures: &Figures| {
+        let latency = &figures.latency;
+        [
+            name.to_owned(),
+            figures.answered.to_string(),
+            format!("{:.0}", figures.per_second),
+            micros(latency.mean_micros.round() as u64),
+            micros(latency.p50_micros),
+            micros(latency.p90_micros),
+            micros(latency.p99_micros),
+            micros(latency.p999_micros),
+            micros(latency.max_micros),
+            figures.error_count().to_string(),
+        ]
+    };
+    if results.kinds.len() > 1 {
+        for (kind, figures) in &results.kinds {
+            table.add_row(row(kind, figures));
+        }
+    }
+    table.add_row(row("all", &results.totals));
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// What is told only when there is something to tell.
+fn notes(results: &Results, baseline: Option<&Results>) -> Vec<String> {
+    let mut notes = Vec::new();
+    let counted = |counts: &mut dyn Iterator<Item = (&String, &u64)>| {
+        counts.map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
+    };
+    if !results.totals.errors.is_empty() {
+        notes.push(format!("errors     {}", counted(&mut results.totals.errors.iter())));
+    }
+    if !results.retries.is_empty() {
+        notes.push(format!("retries    {} (under their keys)", counted(&mut results.retries.iter())));
+    }
+    if !results.refusals.is_empty() {
+        notes.push(format!("refusals   {} (as they should be)", counted(&mut results.refusals.iter())));
+    }
+    notes.extend(events_note(results));
+    if let Some(visible) = results.visible {
+        let (p50, p99) = (micros(visible.p50_micros), micros(visible.p99_micros));
+        notes.push(format!("visible    in the read model {p50} (p50), {p99} (p99) after the answer"));
+    }
+    notes.extend(machine_note(results));
+    if let Some(generator) = &results.generator {
+        let delay = micros(generator.max_delay_micros);
+        notes.push(match generator.fell_behind {
+            true => format!(
+                "GENERATOR  fell behind its own schedule: {} operations not sent, the latest sent {delay} late",
+                generator.skipped
+            ),
+            false => format!("generator  kept its schedule; the latest operation was sent {delay} after its moment"),
+        });
+    }
+    if let Some(peak) = &results.peak {
+        let limit = micros(peak.p99_limit_micros);
+        let found = peak.peak_per_second.map_or("none".to_owned(), |rate| format!("{rate:.0}/s"));
+        notes.push(format!("peak       {found} with p99 < {limit}, of {} rates tried", peak.steps.len()));
+    }
+    if !results.restarts.is_empty() {
+        let longest = results.restarts.iter().filter_map(|restart| restart.down_seconds).fold(0.0, f64::max);
+        notes.push(format!("kills      {}, the longest {longest:.2} s without an answer", results.restarts.len()));
+    }
+    if let Some(baseline) = baseline {
+        notes.push(compared(results, baseline));
+    }
+    if !results.versions.optimised {
+        notes.push("note       this is a debug build; its figures mean little".to_owned());
+    }
+    notes
+}
+
+/// Few long operations do not fill the time that is measured: their own times tell the rate.
+fn events_note(results: &Results) -> Option<String> {
+    let Figures { answered, events, latency, .. } = &results.totals;
+    let worked = latency.mean_micros * *answered as f64 / 1e6 / results.settings.callers.max(1) as f64;
+    let seconds = if results.kinds.contains_key("rebuild") { worked } else { results.duration_seconds };
+    (*events > 0 && seconds > 0.0).then(|| format!("events     {events}, {:.0}/s", *events as f64 / seconds))
+}
+
+fn machine_note(results: &Results) -> Option<String> {
+    let mean = |values: Vec<f64>| (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
+    let groups = mean(results.intervals.iter().filter_map(|interval| interval.group_mean).collect());
+    let cores = mean(results.intervals.iter().filter_map(|interval| interval.cpu_cores).collect());
+    let most = results.intervals.iter().filter_map(|interval| interval.rss_bytes).max();
+    let lag = results.intervals.iter().filter_map(|interval| interval.lag_events).max();
+    let parts = [
+        groups.map(|groups| format!("{groups:.1} commands a commit")),
+        cores.map(|cores| format!("{cores:.2} cores")),
+        most.map(|bytes| format!("{} MB resident at most", bytes / 1_000_000)),
+        lag.map(|lag| format!("read models {lag} events behind at most")),
+    ];
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| format!("machine    {}", parts.join(", ")))
+}
+
+fn compared(results: &Results, baseline: &Results) -> String {
+    let change = |new: f64, old: f64| {
+        if old > 0.0 { format!("{:+.1} %", (new / old - 1.0) * 100.0) } else { "new".to_owned() }
+    };
+    let (new, old) = (&results.totals, &baseline.totals);
+    format!(
+        "baseline   rate {}, p50 {}, p99 {}",
+        change(new.per_second, old.per_second),
+        change(new.latency.p50_micros as f64, old.latency.p50_micros as f64),
+        change(new.latency.p99_micros as f64, old.latency.p99_micros as f64),
+    )
+}
+
+fn verdict(results: &Results) -> String {
+    let mut text = String::new();
+    for threshold in &results.thresholds {
+        let held = if threshold.held { "held" } else { "BROKEN" };
+        line(&mut text, format_args!("required   {} {held}: {}", threshold.expression, threshold.actual));
+    }
+    match &results.verification {
+        None => line(&mut text, format_args!("verified   no, it was not asked for")),
+        Some(found) if found.passed() => line(
+            &mut text,
+            format_args!(
+                "verified   {} commands and {} reads against {} events: nothing lost, doubled or out of order",
+                found.commands, found.reads, found.events
+            ),
+        ),
+        Some(found) => {
+            for finding in &found.findings {
+                line(&mut text, format_args!("FOUND      {}: {}", finding.kind, finding.sentence));
+            }
+        }
+    }
+    match results.verdict.passed {
+        true => text.push_str("verdict    passed"),
+        false => {
+            text.push_str("verdict    FAILED");
+            for reason in &results.verdict.reasons {
+                text.push_str("\n           ");
+                text.push_str(reason);
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_argument_is_quoted_where_a_shell_would_read_it_otherwise() {
+        assert_eq!(
+            (quoted("--rate=5"), quoted("p99<20ms"), quoted("")),
+            ("--rate=5".into(), "'p99<20ms'".into(), "''".into())
+        );
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+    }
+
+    #[test]
+    fn a_passed_run_of_one_kind_is_told_in_few_lines() {
+        let mut results = Results::default();
+        results.verdict.passed = true;
+        results.versions.optimised = true;
+
+        let text = table(&results, None);
+
+        assert!(text.contains("verdict    passed") && text.contains("verified   no"), "{text}");
+        assert!(text.lines().count() < 10, "{text}");
+    }
+}

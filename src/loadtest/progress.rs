@@ -1,0 +1,131 @@
+//! This file shows on stderr how a run goes: a line that moves on a terminal, a line a second elsewhere.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Where progress is shown.
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    is_silent: bool,
+}
+
+/// How things are at a moment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Moment {
+    /// Since the measurement began.
+    pub(crate) elapsed: Duration,
+    /// How long it will be.
+    pub(crate) of: Duration,
+    /// Operations a second, in the last interval.
+    pub(crate) per_second: f64,
+    /// Their latencies, in microseconds.
+    pub(crate) p50_micros: u64,
+    /// As above.
+    pub(crate) p99_micros: u64,
+    /// Errors since the measurement began.
+    pub(crate) errors: u64,
+    /// Events that the slowest projection is behind.
+    pub(crate) lag_events: Option<u64>,
+}
+
+impl Progress {
+    /// On stderr, as it suits what that is.
+    pub fn on_stderr() -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{spinner} {wide_msg}").expect("the template is one");
+            ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style)
+        });
+        Self { bar, is_silent: false }
+    }
+
+    /// Nowhere.
+    pub fn silent() -> Self {
+        Self { bar: None, is_silent: true }
+    }
+
+    /// A phase begins.
+    pub(crate) fn phase(&self, what: &str) {
+        self.show(what);
+    }
+
+    /// A moment of the measurement.
+    pub(crate) fn at(&self, moment: &Moment) {
+        self.show(&moment.line());
+    }
+
+    /// Clears what moves.
+    pub(crate) fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn show(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => {
+                bar.set_message(line.to_owned());
+                bar.tick();
+            }
+            None if self.is_silent => {}
+            // Somebody who does not want to read it is no reason to end.
+            None => drop(writeln!(std::io::stderr(), "{line}")),
+        }
+    }
+}
+
+impl Moment {
+    fn line(&self) -> String {
+        let lag = self.lag_events.map(|lag| format!("  lag {lag}")).unwrap_or_default();
+        format!(
+            "{:>5.1} of {} s  {:>9.0}/s  p50 {:>9}  p99 {:>9}  errors {}{lag}",
+            self.elapsed.as_secs_f64(),
+            self.of.as_secs_f64(),
+            self.per_second,
+            micros(self.p50_micros),
+            micros(self.p99_micros),
+            self.errors,
+        )
+    }
+}
+
+/// Microseconds as a person would say them, with three digits.
+pub(crate) fn micros(micros: u64) -> String {
+    let digits = |value: f64, unit: &str| {
+        let decimals = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
+        format!("{value:.decimals$} {unit}")
+    };
+    match micros {
+        0..=999 => format!("{micros} µs"),
+        1_000..=999_999 => digits(micros as f64 / 1e3, "ms"),
+        _ => digits(micros as f64 / 1e6, "s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_three_digits_and_a_fitting_unit() {
+        let shown: Vec<_> = [7, 1_234, 45_678, 456_789, 12_000_000].map(micros).into();
+
+        assert_eq!(shown, ["7 µs", "1.23 ms", "45.7 ms", "457 ms", "12.0 s"]);
+    }
+
+    #[test]
+    fn a_line_tells_rate_latencies_errors_and_lag() {
+        let moment = Moment {
+            elapsed: Duration::from_secs(3),
+            of: Duration::from_secs(10),
+            per_second: 12_345.0,
+            p50_micros: 900,
+            p99_micros: 4_500,
+            errors: 2,
+            lag_events: Some(17),
+        };
+
+        assert_eq!(moment.line(), "  3.0 of 10 s      12345/s  p50    900 µs  p99   4.50 ms  errors 2  lag 17");
+    }
+}

@@ -1,0 +1,129 @@
+//! This file makes the results of what came of a run, and the verdict on them.
+
+use std::collections::BTreeMap;
+
+use super::machine;
+use super::measure::Tallies;
+use super::observe::{Cut, figures};
+use super::results::{FORMAT, Latency, Percentile, Results, Setting, Settings, Verdict};
+use super::run::Outcome;
+use super::thresholds::Requirement;
+
+/// Classes of errors that no load excuses: the system or the workload has a defect.
+const DEFECTS: [&str; 9] = [
+    "unexpected_refusal",
+    "unexpected_success",
+    "unexpected_answer",
+    "unexpected_status",
+    "stale_read",
+    "command_id_reused",
+    "invalid",
+    "failed",
+    "read_failed",
+];
+
+/// The results of a run that was asked for with these settings.
+pub(crate) fn results(outcome: Outcome, settings: Settings, store: &str, requirements: &[Requirement]) -> Results {
+    let Outcome { started_at, measured, intervals, cut, abandoned, restarts, verification, durability, .. } = outcome;
+    let tallies = measured.tallies;
+    let total = tallies.total();
+    let mut totals = figures(&total, measured.seconds);
+    if measured.seconds > 0.0 {
+        totals.per_second = measured.in_time as f64 / measured.seconds;
+    }
+    let duration_wanted = settings.duration_seconds;
+    let mut results = Results {
+        essaim_load_format: FORMAT,
+        started_at,
+        duration_seconds: measured.seconds,
+        settings: Settings { interrupted: cut == Some(Cut::Interrupted), ..settings },
+        machine: machine::machine(),
+        versions: machine::versions(store),
+        durability: durability.into_iter().map(|(name, value)| Setting { name, value }).collect(),
+        intervals,
+        kinds: kinds(&tallies, measured.seconds),
+        visible: (!tallies.visible.is_empty()).then(|| Latency::of(&tallies.visible)),
+        percentiles: Percentile::of(&total.latencies),
+        refusals: total.refusals.clone(),
+        retries: tallies.retries.iter().map(|(class, count)| ((*class).to_owned(), *count)).collect(),
+        peak: measured.peak,
+        restarts,
+        generator: measured.generator,
+        verification,
+        thresholds: Vec::new(),
+        verdict: Verdict::default(),
+        totals,
+    };
+    results.thresholds = requirements.iter().map(|requirement| requirement.hold(&results)).collect();
+    let mut reasons = Vec::new();
+    match cut {
+        Some(Cut::Interrupted) => {
+            reasons.push(format!("interrupted after {:.1} s of {duration_wanted} s", measured.seconds));
+        }
+        Some(Cut::Gone(why)) => reasons.push(format!("the target went away after {:.1} s: {why}", measured.seconds)),
+        None => {}
+    }
+    if abandoned > 0 {
+        reasons.push(format!("{abandoned} operations were still unanswered when the run gave them up"));
+    }
+    for class in DEFECTS {
+        if let Some(errors) = total.errors.get(class) {
+            reasons.push(format!("{} operations ended with {class}, first: {}", errors.count, errors.first));
+        }
+    }
+    reasons.extend(reasons_of(&results));
+    results.verdict = Verdict { passed: reasons.is_empty(), reasons };
+    results
+}
+
+fn kinds(tallies: &Tallies, seconds: f64) -> BTreeMap<String, super::results::Figures> {
+    tallies.kinds.iter().map(|(kind, tally)| ((*kind).to_owned(), figures(tally, seconds))).collect()
+}
+
+/// What is amiss by the results alone.
+fn reasons_of(results: &Results) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if results.totals.answered == 0 {
+        let classes: Vec<_> = results.totals.errors.iter().map(|(class, count)| format!("{count} {class}")).collect();
+        let instead = if classes.is_empty() { String::new() } else { format!(", only errors: {}", classes.join(", ")) };
+        reasons.push(format!("nothing was answered{instead}"));
+    }
+    if let Some(verification) = results.verification.as_ref().filter(|verification| !verification.passed()) {
+        reasons.extend(verification.counts.iter().map(|(kind, count)| format!("verification: {count} × {kind}")));
+        reasons.extend(verification.incomplete.iter().map(|why| format!("verification was not finished: {why}")));
+    }
+    if results.peak.as_ref().is_some_and(|peak| peak.peak_per_second.is_none()) {
+        reasons.push("not even the lowest rate was borne".to_owned());
+    }
+    let broken = results.thresholds.iter().filter(|threshold| !threshold.held);
+    reasons.extend(broken.map(|threshold| format!("required {}: it is {}", threshold.expression, threshold.actual)));
+    reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loadtest::results::{Figures, Threshold, Verification};
+
+    fn well() -> Results {
+        Results { totals: Figures { answered: 1, ..Figures::default() }, ..Results::default() }
+    }
+
+    #[test]
+    fn a_run_without_any_fault_has_nothing_amiss() {
+        assert_eq!(reasons_of(&well()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn whatever_is_amiss_is_a_reason_of_its_own() {
+        let counts = [("lost".to_owned(), 2)].into();
+        let results = Results {
+            verification: Some(Verification { counts, ..Verification::default() }),
+            thresholds: vec![Threshold { expression: "p99<1ms".into(), actual: "2.00 ms".into(), held: false }],
+            ..Results::default()
+        };
+
+        let expected = ["nothing was answered", "verification: 2 × lost", "required p99<1ms: it is 2.00 ms"];
+        assert_eq!(reasons_of(&results), expected);
+    }
+}

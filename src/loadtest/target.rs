@@ -1,0 +1,120 @@
+//! This file is what a run is against: payments to work with, and the side on which it can be watched and verified.
+//!
+//! ```text
+//! Payments   commands and reads, as a workload sends them     embedded: Engine      http: reqwest
+//! Target     how far, how big, how fast; the log, read back   embedded: the store   http: /metrics, /v1/events
+//! ```
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::checker::{Findings, LoggedEvent};
+use super::workload::{Answer, Attempt};
+use crate::domain::payment::PaymentCommand;
+use crate::stream::GlobalPosition;
+
+pub mod embedded;
+pub mod http;
+
+/// Payments, wherever they are.
+#[async_trait]
+pub trait Payments: Send + Sync + 'static {
+    /// Sends a command to a payment under the attempt's key.
+    async fn execute(&self, id: Uuid, command: PaymentCommand, attempt: &Attempt) -> Answer;
+
+    /// The payment's row, at `at_least` or later.
+    async fn read(&self, id: Uuid, at_least: GlobalPosition) -> Answer;
+}
+
+/// One look at a running target; what it does not tell is none.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Look {
+    /// How many events the slowest projection is behind.
+    pub lag_events: Option<u64>,
+    /// Memory of the process that runs the engine.
+    pub resident_bytes: Option<u64>,
+    /// Processor time of that process since it started, in seconds.
+    pub cpu_seconds: Option<f64>,
+    /// When that process started, in seconds since the Unix epoch: after a restart its counts begin anew.
+    pub started_seconds: Option<u64>,
+    /// Batches that the journal has committed since it started.
+    pub batches: Option<u64>,
+    /// Commands in those batches.
+    pub batch_commands: Option<u64>,
+    /// Commands in the largest batch since the last look.
+    pub batch_max: Option<u64>,
+}
+
+/// Why a target cannot be asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TargetError {
+    /// Nobody answers there.
+    #[error("{what}")]
+    Unreachable {
+        /// Who was asked, and what the system says.
+        what: String,
+    },
+    /// It answers, and not as a target does.
+    #[error("{what}")]
+    Unexpected {
+        /// What it was asked, and what came.
+        what: String,
+    },
+}
+
+/// Read models held against the log.
+#[derive(Debug, Clone, Default)]
+pub struct ReadModels {
+    /// Which ones.
+    pub names: Vec<String>,
+    /// What is amiss with them.
+    pub findings: Findings,
+}
+
+/// What a run is against, to be watched and verified.
+#[async_trait]
+pub trait Target: Send + Sync + 'static {
+    /// Kind and place without secrets, e.g. `sqlite://a.db, in this process`.
+    fn describe(&self) -> String;
+
+    /// Whether it answers at all.
+    ///
+    /// # Errors
+    /// [`TargetError::Unreachable`] when nobody does.
+    async fn probe(&self) -> Result<(), TargetError>;
+
+    /// What it tells of itself; a target that cannot be asked tells nothing.
+    async fn look(&self) -> Look;
+
+    /// How far the log is.
+    ///
+    /// # Errors
+    /// [`TargetError`] when it does not say.
+    async fn head(&self) -> Result<GlobalPosition, TargetError>;
+
+    /// The next events behind `after`, at most a page of them, oldest first; none at the end.
+    ///
+    /// # Errors
+    /// [`TargetError`] when they cannot be read.
+    async fn events(&self, after: GlobalPosition) -> Result<Vec<LoggedEvent>, TargetError>;
+
+    /// Waits until the read models show this position, the last of the log, and compares each with what the log makes.
+    ///
+    /// # Errors
+    /// [`TargetError`] when they cannot be asked, or do not get there.
+    async fn read_models(&self, position: GlobalPosition) -> Result<ReadModels, TargetError>;
+
+    /// Names and values of the settings that make commits durable; empty when it does not say.
+    async fn durability(&self) -> Vec<(String, String)>;
+
+    /// Resolves when it is certain that it will not answer any more, with what is known of that.
+    async fn gone(&self) -> String;
+
+    /// Waits until the read models show this position; false at once when that cannot be told from here.
+    async fn shows(&self, _position: GlobalPosition) -> bool {
+        false
+    }
+
+    /// Ends what was started for the run.
+    async fn close(&self) {}
+}

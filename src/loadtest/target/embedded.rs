@@ -1,0 +1,147 @@
+//! This file works with an engine in this process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::{Look, Payments, ReadModels, Target, TargetError};
+use crate::aggregate::Aggregate;
+use crate::domain::payment::{Payment, PaymentCommand};
+use crate::engine::Engine;
+use crate::loadtest::checker::LoggedEvent;
+use crate::loadtest::checker::read_models::Fold;
+use crate::loadtest::counted::Counted;
+use crate::loadtest::workload::{Answer, Attempt, Failed};
+use crate::projections::Projection;
+use crate::projections::payment_summaries::PaymentSummaries;
+use crate::projections::read_model::ReadError;
+use crate::store::{LogFilter, StoreError};
+use crate::stream::{GlobalPosition, Version};
+
+/// Events read back at a time.
+const PAGE: usize = 1_000;
+/// How long a read model may take to reach the end of the log when the load is over.
+const CATCH_UP: Duration = Duration::from_secs(60);
+/// How long the engine may take to drain.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// An engine in this process, with the read model that shows what is done.
+#[derive(Clone)]
+pub struct Embedded<P> {
+    engine: Engine,
+    projection: P,
+    counted: Option<Arc<Counted>>,
+}
+
+impl<P: Projection + Clone> Embedded<P> {
+    /// This engine, whose commands `projection` shows. The sizes of its group commits are those that `counted` records.
+    pub fn new(engine: Engine, projection: P, counted: Option<Arc<Counted>>) -> Self {
+        Self { engine, projection, counted }
+    }
+
+    /// What the log makes of the projection, up to this position.
+    async fn fold(&self, up_to: GlobalPosition) -> Result<Fold<P>, TargetError> {
+        let mut fold = Fold::new(self.projection.clone());
+        let mut after = GlobalPosition::START;
+        while after < up_to {
+            let page = self.engine.store().read_log(after, PAGE, &LogFilter::default()).await.map_err(unreadable)?;
+            for event in page.events.iter().take_while(|event| event.position <= up_to) {
+                let undecodable =
+                    |error| TargetError::Unexpected { what: format!("an event cannot be decoded: {error}") };
+                fold.apply(event).map_err(undecodable)?;
+            }
+            // A log that ends before its head is told by the checker.
+            let Some(last) = page.events.last() else { break };
+            after = last.position;
+        }
+        Ok(fold)
+    }
+}
+
+#[async_trait]
+impl Payments for Embedded<PaymentSummaries> {
+    async fn execute(&self, id: Uuid, command: PaymentCommand, attempt: &Attempt) -> Answer {
+        self.engine.execute_with(&Payment::id(id), command, attempt.options()).await.into()
+    }
+
+    async fn read(&self, id: Uuid, at_least: GlobalPosition) -> Answer {
+        match self.engine.read_model::<PaymentSummaries>().at_least(at_least).await {
+            Ok(view) => {
+                let position = view.position();
+                Answer::Seen { position, version: view.get(&id).map(|row| Version(row.version)) }
+            }
+            Err(error @ ReadError::Lagging { .. }) => {
+                Answer::NotExecuted(Failed::new("read_timeout", error.to_string()))
+            }
+            Err(error) => Answer::Failed(Failed::new("read_failed", error.to_string())),
+        }
+    }
+}
+
+#[async_trait]
+impl<P: Projection + Clone> Target for Embedded<P> {
+    fn describe(&self) -> String {
+        self.engine.store().describe()
+    }
+
+    async fn probe(&self) -> Result<(), TargetError> {
+        Ok(())
+    }
+
+    async fn look(&self) -> Look {
+        let head = self.engine.head().0;
+        let slowest = self.engine.projections().iter().map(|projection| projection.position.0).min();
+        let process = metrics_process::collector::collect();
+        let totals = self.counted.as_ref().map(|counted| counted.totals());
+        Look {
+            lag_events: slowest.map(|position| head.saturating_sub(position)),
+            resident_bytes: process.resident_memory_bytes,
+            cpu_seconds: process.cpu_seconds_total,
+            started_seconds: process.start_time_seconds,
+            batches: totals.map(|(batches, _)| batches),
+            batch_commands: totals.map(|(_, commands)| commands),
+            batch_max: self.counted.as_ref().and_then(|counted| counted.take_largest()),
+        }
+    }
+
+    async fn head(&self) -> Result<GlobalPosition, TargetError> {
+        self.engine.store().head().await.map(|head| head.position).map_err(unreadable)
+    }
+
+    async fn events(&self, after: GlobalPosition) -> Result<Vec<LoggedEvent>, TargetError> {
+        let page = self.engine.store().read_log(after, PAGE, &LogFilter::default()).await.map_err(unreadable)?;
+        Ok(page.events.iter().map(LoggedEvent::from).collect())
+    }
+
+    /// Row by row.
+    async fn read_models(&self, position: GlobalPosition) -> Result<ReadModels, TargetError> {
+        let shown = self.engine.read_model::<P>().at_least(position).within(CATCH_UP).await;
+        let shown = shown.map_err(|error| TargetError::Unexpected { what: error.to_string() })?;
+        let fold = self.fold(position).await?;
+        let compared = tokio::task::spawn_blocking(move || fold.compare(&shown)).await;
+        let findings = compared.map_err(|error| TargetError::Unexpected { what: format!("not compared: {error}") })?;
+        Ok(ReadModels { names: vec![P::NAME.to_owned()], findings })
+    }
+
+    async fn durability(&self) -> Vec<(String, String)> {
+        self.engine.store().durability().await.unwrap_or_default()
+    }
+
+    async fn gone(&self) -> String {
+        self.engine.failed().await
+    }
+
+    async fn shows(&self, position: GlobalPosition) -> bool {
+        self.engine.read_model::<P>().at_least(position).await.is_ok()
+    }
+
+    async fn close(&self) {
+        self.engine.shutdown(DRAIN).await;
+    }
+}
+
+fn unreadable(error: StoreError) -> TargetError {
+    TargetError::Unexpected { what: format!("the log cannot be read: {error}") }
+}

@@ -1,0 +1,363 @@
+//! Who is asking: tokens of an issuer that this test runs, taken or refused by a daemon in a process of its own.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::routing::get;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::Utc;
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256, RsaKeySize};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use support::daemon::Daemon;
+use tokio::sync::Mutex;
+
+const AUDIENCE: &str = "essaim";
+const OWN: &str = "8a524f3a-9d5e-4c7b-8a1f-2d116f0f2e44";
+const FOREIGN: &str = "8a524f3a-9d5e-4c7b-8a1f-2d116f0f2e45";
+
+/// A key of the issuer, or of somebody else.
+#[derive(Clone)]
+struct Key {
+    id: &'static str,
+    algorithm: Algorithm,
+    secret: EncodingKey,
+    public: Value,
+}
+
+impl Key {
+    fn new(id: &'static str, algorithm: Algorithm) -> Self {
+        // RFC 5208: in front of an RSA key of 2,048 bits stand 26 bytes that say what it is.
+        const RSA_WRAPPING: usize = 26;
+        let (secret, own) = match algorithm {
+            Algorithm::ES256 => {
+                let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+                (EncodingKey::from_ec_der(pair.serialized_der()), None)
+            }
+            Algorithm::EdDSA => {
+                let pair = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+                let x = URL_SAFE_NO_PAD.encode(pair.public_key_raw());
+                // RFC 8037 §2.
+                let own = json!({"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "x": x});
+                (EncodingKey::from_ed_der(pair.serialized_der()), Some(own))
+            }
+            _ => {
+                let pair = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
+                (EncodingKey::from_rsa_der(&pair.serialized_der()[RSA_WRAPPING..]), None)
+            }
+        };
+        let derived = || serde_json::to_value(Jwk::from_encoding_key(&secret, algorithm).unwrap()).unwrap();
+        let mut public = own.unwrap_or_else(derived);
+        public["kid"] = json!(id);
+        Self { id, algorithm, secret, public }
+    }
+
+    fn public(&self) -> Value {
+        self.public.clone()
+    }
+
+    fn header(&self) -> Header {
+        Header { kid: Some(self.id.into()), ..Header::new(self.algorithm) }
+    }
+
+    fn sign(&self, claims: &Value) -> String {
+        self.sign_as(&self.header(), claims)
+    }
+
+    fn sign_as(&self, header: &Header, claims: &Value) -> String {
+        encode(header, claims, &self.secret).unwrap()
+    }
+}
+
+/// An issuer with a discovery document and a key set, and how often the key set was asked for.
+#[derive(Clone)]
+struct Issuer {
+    address: String,
+    keys: Arc<Mutex<Vec<Value>>>,
+    asked: Arc<AtomicU64>,
+}
+
+impl Issuer {
+    async fn start(keys: &[&Key]) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let keys = Arc::new(Mutex::new(keys.iter().map(|key| key.public()).collect()));
+        let issuer = Self { address, keys, asked: Arc::default() };
+        let routes = axum::Router::new()
+            .route("/.well-known/openid-configuration", get(discovery))
+            .route("/keys", get(key_set))
+            .with_state(issuer.clone());
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        issuer
+    }
+
+    /// The claims of a token that is as it should be.
+    fn claims(&self, roles: &[&str]) -> Value {
+        let now = Utc::now().timestamp();
+        json!({
+            "iss": self.address, "aud": AUDIENCE, "sub": "ann", "exp": now + 300, "iat": now,
+            "organization_id": OWN, "roles": roles,
+        })
+    }
+}
+
+async fn discovery(State(issuer): State<Issuer>) -> Json<Value> {
+    Json(json!({ "issuer": issuer.address, "jwks_uri": format!("{}/keys", issuer.address) }))
+}
+
+async fn key_set(State(issuer): State<Issuer>) -> Json<Value> {
+    issuer.asked.fetch_add(1, Ordering::SeqCst);
+    Json(json!({ "keys": *issuer.keys.lock().await }))
+}
+
+/// A daemon that takes this issuer's tokens.
+struct Guarded {
+    daemon: Daemon,
+    http: reqwest::Client,
+    _folder: tempfile::TempDir,
+}
+
+impl Guarded {
+    async fn start(issuer: &Issuer) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let database = format!("sqlite://{}", folder.path().join("essaim.db").display());
+        let flags = ["--auth-issuer", &issuer.address, "--auth-audience", AUDIENCE];
+        let daemon = Daemon::start_with(&database, &flags).await;
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
+        Self { daemon, http, _folder: folder }
+    }
+
+    async fn get(&self, path: &str, authorization: &[&str]) -> (u16, Option<String>, Value) {
+        let mut request = self.http.get(format!("{}{path}", self.daemon.address()));
+        for value in authorization {
+            request = request.header("authorization", *value);
+        }
+        told(request.send().await.unwrap()).await
+    }
+
+    async fn get_with(&self, path: &str, token: &str) -> (u16, Option<String>, Value) {
+        self.get(path, &[&format!("Bearer {token}")]).await
+    }
+
+    async fn post_with(&self, path: &str, token: &str, key: &str, body: Value) -> (u16, Option<String>, Value) {
+        let request = self.http.post(format!("{}{path}", self.daemon.address())).bearer_auth(token);
+        told(request.header("idempotency-key", key).json(&body).send().await.unwrap()).await
+    }
+}
+
+/// Status, challenge and body.
+async fn told(answer: reqwest::Response) -> (u16, Option<String>, Value) {
+    let status = answer.status();
+    let challenge = answer.headers().get("www-authenticate").map(|value| value.to_str().unwrap().to_owned());
+    let is_problem = answer.headers()["content-type"] == "application/problem+json";
+    assert_eq!(is_problem, status >= StatusCode::BAD_REQUEST, "{status}");
+    (status.as_u16(), challenge, answer.json().await.unwrap())
+}
+
+fn part(json: &Value) -> String {
+    URL_SAFE_NO_PAD.encode(json.to_string())
+}
+
+/// The same claims with one of them changed; null takes it out.
+fn with(claims: &Value, name: &str, value: Value) -> Value {
+    let mut claims = claims.clone();
+    match value {
+        Value::Null => drop(claims.as_object_mut().unwrap().remove(name)),
+        value => claims[name] = value,
+    }
+    claims
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_of_the_three_algorithms_are_taken_and_name_who_asked() {
+    let keys = [Key::new("r", Algorithm::RS256), Key::new("e", Algorithm::ES256), Key::new("d", Algorithm::EdDSA)];
+    let issuer = Issuer::start(&keys.each_ref()).await;
+    let guarded = Guarded::start(&issuer).await;
+    let claims = issuer.claims(&["payments:write", "payments:read", "operator"]);
+
+    for (key, n) in keys.iter().zip(1..) {
+        let body = json!({"amount": "1", "currency": "EUR"});
+        let (status, _, created) = guarded.post_with("/v1/payments", &key.sign(&claims), key.id, body).await;
+        assert_eq!((status, &created["position"]), (201, &json!(n)), "{:?}: {created}", key.algorithm);
+    }
+    let audiences = with(&claims, "aud", json!(["others", AUDIENCE]));
+    let lower_case = format!("bearer {}", keys[0].sign(&audiences));
+    let (status, _, log) = guarded.get("/v1/events", &[&lower_case]).await;
+    assert_eq!((status, &log["items"][0]["metadata"]["principal"]), (200, &json!("ann")));
+    for open in ["/livez", "/readyz", "/openapi.json"] {
+        assert_eq!(guarded.get(open, &[]).await.0, 200, "{open}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forty_bad_tokens_are_refused_each_with_its_reason() {
+    let (rsa, ec) = (Key::new("r", Algorithm::RS256), Key::new("e", Algorithm::ES256));
+    let issuer = Issuer::start(&[&rsa, &ec]).await;
+    let guarded = Guarded::start(&issuer).await;
+    let good = issuer.claims(&["payments:read"]);
+    let now = Utc::now().timestamp();
+    let signed = |name: &str, value: Value| rsa.sign(&with(&good, name, value));
+    let headed = |header: Value| format!("{}.{}.{}", part(&header), part(&good), "c2ln");
+    let token = rsa.sign(&good);
+    let [header, payload, signature]: [&str; 3] = token.split('.').collect::<Vec<_>>().try_into().unwrap();
+    let public_as_secret = EncodingKey::from_secret(rsa.public()["n"].as_str().unwrap().as_bytes());
+    let hmac = Header { kid: Some("r".into()), ..Header::new(Algorithm::HS256) };
+    let (own_key, stranger) = (Key::new("r", Algorithm::RS256), Key::new("x", Algorithm::RS256));
+    let embedded = Header { jwk: Some(serde_json::from_value(own_key.public()).unwrap()), ..own_key.header() };
+    let elsewhere = Header { jku: Some("http://127.0.0.1:1/keys".into()), ..rsa.header() };
+    let x5u = Header { x5u: Some("http://127.0.0.1:1/chain".into()), ..rsa.header() };
+    let swapped = Header { kid: Some("e".into()), ..rsa.header() };
+    let anonymous_key = Header { kid: None, ..own_key.header() };
+
+    let bad: Vec<(&str, String, &str)> = vec![
+        ("no token", "Bearer ".into(), "not of the scheme"),
+        ("no scheme", token.clone(), "not of the scheme"),
+        ("basic", "Basic YTpi".into(), "not of the scheme"),
+        ("two dots only", "Bearer ..".into(), "no signed JWT"),
+        ("no dots", "Bearer abc".into(), "no signed JWT"),
+        ("two parts", format!("Bearer {header}.{payload}"), "no signed JWT"),
+        ("four parts", format!("Bearer {token}.{signature}"), "no signed JWT"),
+        ("five parts, a JWE", format!("Bearer {header}.{payload}.{signature}.a.b"), "no signed JWT"),
+        ("broken base64", format!("Bearer %%%.{payload}.{signature}"), "no signed JWT"),
+        ("huge", format!("Bearer {header}.{}.{signature}", "A".repeat(17_000)), "longer than"),
+        ("alg none", format!("Bearer {}", headed(json!({"alg": "none", "kid": "r"}))), ""),
+        ("alg none, unsigned", format!("Bearer {}.{payload}.", part(&json!({"alg": "none", "kid": "r"}))), ""),
+        ("alg unknown", format!("Bearer {}", headed(json!({"alg": "XX256", "kid": "r"}))), ""),
+        ("alg RS512", format!("Bearer {}", headed(json!({"alg": "RS512", "kid": "r"}))), "not signed with"),
+        ("alg a number", format!("Bearer {}", headed(json!({"alg": 5, "kid": "r"}))), ""),
+        ("HS256 with the public key", format!("Bearer {}", encode(&hmac, &good, &public_as_secret).unwrap()), ""),
+        ("crit", format!("Bearer {}", headed(json!({"alg": "RS256", "kid": "r", "crit": ["exp"]}))), "header"),
+        ("its own key embedded", format!("Bearer {}", own_key.sign_as(&embedded, &good)), "header"),
+        ("keys from elsewhere", format!("Bearer {}", rsa.sign_as(&elsewhere, &good)), "header"),
+        ("a chain from elsewhere", format!("Bearer {}", rsa.sign_as(&x5u, &good)), "header"),
+        ("another's key of that name", format!("Bearer {}", own_key.sign(&good)), "signature"),
+        ("a key nobody knows", format!("Bearer {}", stranger.sign(&good)), "no such key"),
+        ("no key named, another's signature", format!("Bearer {}", own_key.sign_as(&anonymous_key, &good)), ""),
+        ("a key of another algorithm", format!("Bearer {}", rsa.sign_as(&swapped, &good)), "another algorithm"),
+        (
+            "claims changed",
+            format!("Bearer {header}.{}.{signature}", part(&with(&good, "sub", json!("eve")))),
+            "signature",
+        ),
+        ("signature cut", format!("Bearer {header}.{payload}.{}", &signature[..20]), "signature"),
+        ("no signature", format!("Bearer {header}.{payload}."), ""),
+        ("expired", format!("Bearer {}", signed("exp", json!(now - 120))), "expired"),
+        ("not yet valid", format!("Bearer {}", signed("nbf", json!(now + 120))), "not valid yet"),
+        ("exp a text", format!("Bearer {}", signed("exp", json!("tomorrow"))), "wrong type"),
+        ("no exp", format!("Bearer {}", signed("exp", Value::Null)), "missing"),
+        ("another issuer", format!("Bearer {}", signed("iss", json!("http://127.0.0.1:1"))), "another issuer"),
+        ("no issuer", format!("Bearer {}", signed("iss", Value::Null)), ""),
+        ("another audience", format!("Bearer {}", signed("aud", json!("others"))), "meant for others"),
+        ("audiences without us", format!("Bearer {}", signed("aud", json!(["a", "b"]))), "meant for others"),
+        ("no audience", format!("Bearer {}", signed("aud", Value::Null)), ""),
+        ("no subject", format!("Bearer {}", signed("sub", Value::Null)), ""),
+        ("an empty subject", format!("Bearer {}", signed("sub", json!(""))), "sub must be"),
+        ("a subject that is no text", format!("Bearer {}", signed("sub", json!(5))), ""),
+        ("a subject with spaces", format!("Bearer {}", signed("sub", json!("a b"))), "sub must be"),
+        ("an organisation that is no UUID", format!("Bearer {}", signed("organization_id", json!("acme"))), "UUID"),
+        ("roles that are no list", format!("Bearer {}", signed("roles", json!("admin"))), "list of names"),
+        ("roles that are no names", format!("Bearer {}", signed("roles", json!([1]))), "list of names"),
+    ];
+    assert!(bad.len() >= 40);
+    assert_eq!(guarded.get_with("/v1/payments", &token).await.0, 200, "the token they were made from is good");
+    for (what, authorization, reason) in bad {
+        let (status, challenge, problem) = guarded.get("/v1/payments", &[&authorization]).await;
+        assert_eq!((status, &problem["code"]), (401, &json!("unauthenticated")), "{what}: {problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(reason), "{what}: {problem}");
+        assert!(challenge.is_some_and(|challenge| challenge.starts_with("Bearer realm=")), "{what}");
+    }
+    let (status, _, _) = guarded.get("/v1/payments", &[]).await;
+    let bearer = format!("Bearer {token}");
+    let (twice, _, _) = guarded.get("/v1/payments", &[&bearer, &bearer]).await;
+    let (in_address, _, _) = guarded.get(&format!("/v1/payments?access_token={token}"), &[]).await;
+    assert_eq!((status, twice, in_address), (401, 401, 401));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn roles_and_organisations_bound_what_a_caller_may_do_and_see() {
+    let key = Key::new("e", Algorithm::ES256);
+    let issuer = Issuer::start(&[&key]).await;
+    let guarded = Guarded::start(&issuer).await;
+    let reader = key.sign(&issuer.claims(&["payments:read"]));
+    let writer = issuer.claims(&["users:write", "users:read"]);
+    let foreign = key.sign(&with(&with(&writer, "organization_id", json!(FOREIGN)), "sub", json!("eve")));
+    let homeless = key.sign(&with(&writer, "organization_id", Value::Null));
+    let (admin, writer) = (key.sign(&with(&issuer.claims(&["admin"]), "sub", json!("root"))), key.sign(&writer));
+    let ada = |organization: &str| {
+        json!({"username": "ada", "email": "ada@example.org", "first_name": "Ada", "last_name": "Lovelace",
+               "organization_id": organization, "roles": []})
+    };
+
+    let payment = guarded.post_with("/v1/payments", &reader, "k", json!({"amount": "1", "currency": "EUR"})).await;
+    let registered = guarded.post_with("/v1/users", &writer, "k", ada(OWN)).await;
+    let elsewhere = guarded.post_with("/v1/users", &writer, "l", ada(FOREIGN)).await;
+
+    assert_eq!((payment.0, &payment.2["code"]), (403, &json!("forbidden")), "{payment:?}");
+    assert!(payment.1.unwrap().contains("scope=\"payments:write\""));
+    assert_eq!(registered.0, 201, "{registered:?}");
+    assert!((400..500).contains(&elsewhere.0), "nobody founds users in another's organisation: {elsewhere:?}");
+    let ada = format!("/v1/users/{}", registered.2["id"].as_str().unwrap());
+    let seen = |token: String| {
+        let (guarded, ada) = (&guarded, &ada);
+        async move { guarded.get_with(ada, &token).await.0 }
+    };
+    let statuses = [seen(writer.clone()).await, seen(foreign.clone()).await, seen(homeless).await, seen(admin).await];
+    assert_eq!(statuses, [200, 404, 404, 200], "one's own, another's, nobody's, everything");
+    let disabled = guarded.post_with(&format!("{ada}/disable"), &foreign, "m", json!({})).await;
+    assert_eq!(disabled.0, 404, "{disabled:?}");
+    let (operator, _, _) = guarded.get_with("/v1/admin/projections", &writer).await;
+    assert_eq!(operator, 403);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_is_scoped_by_who_sent_it() {
+    let key = Key::new("d", Algorithm::EdDSA);
+    let issuer = Issuer::start(&[&key]).await;
+    let guarded = Guarded::start(&issuer).await;
+    let ann = issuer.claims(&["payments:write"]);
+    let bob = key.sign(&with(&ann, "sub", json!("bob")));
+    let body = json!({"amount": "1", "currency": "EUR"});
+
+    let (first, again) = (key.sign(&ann), key.sign(&ann));
+    let first = guarded.post_with("/v1/payments", &first, "order-1", body.clone()).await;
+    let again = guarded.post_with("/v1/payments", &again, "order-1", body.clone()).await;
+    let other = guarded.post_with("/v1/payments", &bob, "order-1", body).await;
+
+    assert_eq!((first.0, &first.2), (201, &again.2));
+    assert_ne!(first.2["id"], other.2["id"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_key_is_fetched_once_and_unknown_ones_do_not_hammer_the_issuer() {
+    let (old, new) = (Key::new("old", Algorithm::ES256), Key::new("new", Algorithm::ES256));
+    let issuer = Issuer::start(&[&old]).await;
+    let guarded = Guarded::start(&issuer).await;
+    let claims = issuer.claims(&["payments:read"]);
+    let ask = |key: &Key| {
+        let (guarded, token) = (&guarded, key.sign(&claims));
+        async move { guarded.get_with("/v1/payments", &token).await.0 }
+    };
+    assert_eq!(ask(&old).await, 200);
+    let before = issuer.asked.load(Ordering::SeqCst);
+
+    issuer.keys.lock().await.push(new.public());
+    let rotated = ask(&new).await;
+    let stranger = Key::new("stranger", Algorithm::ES256);
+    for _ in 0..20 {
+        assert_eq!(ask(&stranger).await, 401);
+    }
+
+    assert_eq!(ask(&old).await, 200);
+    let asked = issuer.asked.load(Ordering::SeqCst) - before;
+    assert!(asked <= 1, "{asked} times within moments");
+    // Within the minute of the first fetch the new key may have to wait for its turn, and then it is taken.
+    assert!(rotated == 200 || asked == 0, "{rotated} after {asked} fetches");
+}
