@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chrono::Utc;
+use essaim::clock::{Clock, SystemClock};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256, RsaKeySize};
@@ -101,7 +101,7 @@ impl Issuer {
 
     /// The claims of a token that is as it should be.
     fn claims(&self, roles: &[&str]) -> Value {
-        let now = Utc::now().timestamp();
+        let now = SystemClock.now().timestamp();
         json!({
             "iss": self.address, "aud": AUDIENCE, "sub": "ann", "exp": now + 300, "iat": now,
             "organization_id": OWN, "roles": roles,
@@ -203,7 +203,7 @@ async fn forty_bad_tokens_are_refused_each_with_its_reason() {
     let issuer = Issuer::start(&[&rsa, &ec]).await;
     let guarded = Guarded::start(&issuer).await;
     let good = issuer.claims(&["payments:read"]);
-    let now = Utc::now().timestamp();
+    let now = SystemClock.now().timestamp();
     let signed = |name: &str, value: Value| rsa.sign(&with(&good, name, value));
     let headed = |header: Value| format!("{}.{}.{}", part(&header), part(&good), "c2ln");
     let token = rsa.sign(&good);
