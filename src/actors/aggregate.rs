@@ -342,11 +342,16 @@ impl<A: Aggregate> Instance<A> {
         self.phase = Phase::Settling;
         let at = self.decided.iter().position(|decided| decided.number == append.number);
         let Some(decided) = at.and_then(|at| self.decided.remove(at)) else {
-            // Of an older lineage; its command was settled with that.
-            return append.reply.send(Answer::Unknown);
+            // Durable, as is known by now, but the journal failed before it could answer.
+            append.reply.send(Answer::Unknown);
+            return self.load_when_settled();
         };
         let event_count = append.events.len();
         self.fallen.push(Fallen { request: decided.request, reply: append.reply, fault, event_count });
+        self.load_when_settled();
+    }
+
+    fn load_when_settled(&mut self) {
         if self.decided.is_empty() {
             self.load();
         }

@@ -135,7 +135,6 @@ impl Append {
         if let (Some(pending), Some(event)) = (self.snapshot, last) {
             snapshots.save(pending, event);
         }
-        self.lineage.committed.store(self.number, Ordering::Release);
         self.reply.send(match self.verdict {
             Verdict::Outcome(outcome) => Answer::Outcome(outcome.at(position)),
             Verdict::Answer(answer) => answer,
@@ -261,6 +260,9 @@ struct Release {
 impl Release {
     /// Answers this one at the next occasion, and whichever was to be answered before it at once.
     fn soon(&mut self, part: InFlight, events: CommittedBatch) {
+        // At once: an aggregate that gets something handed back now must know what before it is durable, for nobody
+        // tells it later.
+        part.0.iter().for_each(|append| append.lineage.committed.store(append.number, Ordering::Release));
         self.now();
         self.committed = Some((part, events));
     }
