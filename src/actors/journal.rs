@@ -7,171 +7,33 @@
 //! ```
 //! It is the only one who calls `append`, and there is one batch in flight. Its supervising actor only watches it.
 
-use std::collections::HashMap;
-use std::future::poll_fn;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::task::Poll;
+mod append;
+mod claims;
+mod release;
+mod status;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use uuid::Uuid;
 
-use super::answer::{Answer, Keep, Reply};
-use super::feed::{CommittedBatch, Feed};
-use super::snapshots::{PendingSnapshot, SnapshotSender};
+pub(crate) use self::append::{Append, ClaimDelta, Fault, Lineage, Verdict};
+pub(crate) use self::status::JournalStatus;
+
+use self::append::InFlight;
+use self::claims::{held_among, net_claims, refuse_claims, set_losers_aside};
+use self::release::Release;
+use super::feed::Feed;
+use super::snapshots::SnapshotSender;
 use crate::aggregate::Claim;
 use crate::clock::SharedClock;
 use crate::command::NotExecuted;
-use crate::event::{CommandId, Metadata, NewEvent, RecordedEvent};
-use crate::store::{
-    Batch, ClaimChanges, Epoch, Head, LogWriter, Outcome, SharedStore, StoreError, StoredOutcome, TakeOver,
-};
-use crate::stream::{GlobalPosition, StreamId, Version};
-
-/// Ties the appends of one actor incarnation to each other: each is valid only if its predecessor committed.
-pub(crate) struct Lineage {
-    generation: u64,
-    accepted: AtomicU64,
-    cut: AtomicBool,
-    committed: AtomicU64,
-    owner: Box<dyn Fn(Append, Fault) + Send + Sync>,
-}
-
-impl Lineage {
-    /// A lineage that begins with a load; `owner` gets back what falls.
-    pub(crate) fn begin(generation: u64, owner: impl Fn(Append, Fault) + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self {
-            generation,
-            accepted: AtomicU64::new(0),
-            cut: AtomicBool::new(false),
-            committed: AtomicU64::new(0),
-            owner: Box::new(owner),
-        })
-    }
-
-    /// The last append of this lineage that committed; they are numbered from 1.
-    pub(crate) fn committed(&self) -> u64 {
-        self.committed.load(Ordering::Acquire)
-    }
-
-    fn is_cut(&self) -> bool {
-        self.cut.load(Ordering::Acquire)
-    }
-}
-
-/// All that one command appends, or the verdict of a command that appends nothing.
-pub(crate) struct Append {
-    pub(crate) lineage: Arc<Lineage>,
-    /// Place in its lineage, from 1.
-    pub(crate) number: u64,
-    pub(crate) command_id: CommandId,
-    pub(crate) stream: StreamId,
-    /// The version it was decided upon.
-    pub(crate) version: Version,
-    pub(crate) events: Vec<NewEvent>,
-    pub(crate) metadata: Metadata,
-    pub(crate) claims: ClaimDelta,
-    /// What the caller is told once this is durable; the journal fills in the position.
-    pub(crate) verdict: Verdict,
-    /// The state behind its last event, to be saved once that is durable.
-    pub(crate) snapshot: Option<PendingSnapshot>,
-    pub(crate) keep: Option<Keep>,
-    pub(crate) reply: Reply,
-}
-
-/// What an append says when it commits.
-#[derive(Debug, Clone)]
-pub(crate) enum Verdict {
-    /// The outcome of the command.
-    Outcome(Outcome),
-    /// An answer that is never kept.
-    Answer(Answer),
-    /// The state behind it cannot be trusted: hand it back, once its predecessors are durable.
-    Abort(String),
-}
-
-/// The claims that a command adds and drops.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct ClaimDelta {
-    pub(crate) release: Vec<Claim>,
-    pub(crate) take: Vec<Claim>,
-}
-
-/// Why an append came back.
-#[derive(Debug, Clone)]
-pub(crate) enum Fault {
-    /// What it was decided upon fell; decide again.
-    Cut,
-    /// Another holds this claim.
-    ClaimRefused(Claim),
-    /// The store cannot keep one of its values.
-    Invalid(String),
-    /// It asked for this: see [`Verdict::Abort`].
-    Aborted(String),
-    /// It may be in the log.
-    Unknown,
-    /// It is not in the log, and this process no longer writes.
-    Stopped(NotExecuted),
-}
-
-impl Append {
-    fn weight(&self) -> usize {
-        const FIXED: usize = 256;
-        self.events.iter().map(|event| FIXED + event.json.len()).sum::<usize>() + FIXED
-    }
-
-    fn hand_back(self, fault: Fault) {
-        self.lineage.cut.store(true, Ordering::Release);
-        let lineage = Arc::clone(&self.lineage);
-        (lineage.owner)(self, fault);
-    }
-
-    /// Answers; `last` is the last of its events, if it has any.
-    fn commit(self, position: GlobalPosition, last: Option<&RecordedEvent>, snapshots: &SnapshotSender) {
-        if let (Some(pending), Some(event)) = (self.snapshot, last) {
-            snapshots.save(pending, event);
-        }
-        self.reply.send(match self.verdict {
-            Verdict::Outcome(outcome) => Answer::Outcome(outcome.at(position)),
-            Verdict::Answer(answer) => answer,
-            Verdict::Abort(what) => Answer::Failed(what),
-        });
-    }
-}
-
-/// Appends under way. If the journal dies with them they go back as unknown, so that no caller is left alone.
-struct InFlight(Vec<Append>);
-
-impl InFlight {
-    /// Removes those for which `fault` gives a reason, together with all that were decided upon them.
-    fn hand_back_where(&mut self, mut fault: impl FnMut(&Append) -> Option<Fault>) {
-        for append in std::mem::take(&mut self.0) {
-            let found = if append.lineage.is_cut() { Some(Fault::Cut) } else { fault(&append) };
-            match found {
-                Some(found) => append.hand_back(found),
-                None => self.0.push(append),
-            }
-        }
-    }
-
-    fn hand_all_back(mut self, fault: &Fault) {
-        self.0.drain(..).for_each(|append| append.hand_back(fault.clone()));
-    }
-
-    fn split_off_second_half(&mut self) -> InFlight {
-        InFlight(self.0.split_off(self.0.len() / 2))
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.drain(..).for_each(|append| append.hand_back(Fault::Unknown));
-    }
-}
+use crate::event::RecordedEvent;
+use crate::store::{Batch, Head, LogWriter, SharedStore, StoreError, TakeOver};
+use crate::stream::{GlobalPosition, Version};
 
 const STOPPED: Fault = Fault::Stopped(NotExecuted::Fenced);
 
@@ -204,95 +66,6 @@ pub(crate) struct Journal {
     release: Release,
     stop: CancellationToken,
 }
-
-/// What others may know of the journal.
-#[derive(Debug, Default)]
-pub(crate) struct JournalStatus {
-    unavailable: AtomicBool,
-    epoch: AtomicU64,
-    log_id: RwLock<Uuid>,
-    gave_up: tokio::sync::watch::Sender<Option<String>>,
-}
-
-impl JournalStatus {
-    /// Whether the store did not answer when last asked to append.
-    pub(crate) fn is_unavailable(&self) -> bool {
-        self.unavailable.load(Ordering::Acquire)
-    }
-
-    /// The epoch this process writes under.
-    pub(crate) fn epoch(&self) -> Epoch {
-        Epoch(self.epoch.load(Ordering::Acquire))
-    }
-
-    /// Which history positions are of; another one once the log went backwards.
-    pub(crate) fn log_id(&self) -> Uuid {
-        *self.log_id.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn resumed_at(&self, head: &Head) {
-        self.epoch.store(head.epoch.0, Ordering::Release);
-        *self.log_id.write().unwrap_or_else(PoisonError::into_inner) = head.log_id;
-    }
-
-    /// Why this process no longer writes, once it does not.
-    pub(crate) fn gave_up(&self) -> tokio::sync::watch::Receiver<Option<String>> {
-        self.gave_up.subscribe()
-    }
-
-    /// Says that this process no longer writes. The first reason stays.
-    pub(crate) fn give_up(&self, reason: String) {
-        self.gave_up.send_if_modified(|given| {
-            let first = given.is_none();
-            given.get_or_insert(reason);
-            first
-        });
-    }
-}
-
-/// Answers a batch that committed. The store need not wait meanwhile: it is sent the next batch first.
-struct Release {
-    feed: Arc<Feed>,
-    snapshots: SnapshotSender,
-    committed: Option<(InFlight, CommittedBatch)>,
-}
-
-impl Release {
-    /// Answers this one at the next occasion, and whichever was to be answered before it at once.
-    fn soon(&mut self, part: InFlight, events: CommittedBatch) {
-        // At once: an aggregate that gets something handed back now must know what before it is durable, for nobody
-        // tells it later.
-        part.0.iter().for_each(|append| append.lineage.committed.store(append.number, Ordering::Release));
-        self.now();
-        self.committed = Some((part, events));
-    }
-
-    /// Lets `sent` begin before it answers.
-    async fn while_waiting_for<T>(&mut self, mut sent: impl Future<Output = T> + Unpin) -> T {
-        let begun = poll_fn(|context| Poll::Ready(Pin::new(&mut sent).poll(context))).await;
-        if let Poll::Ready(result) = begun {
-            return result;
-        }
-        self.now();
-        sent.await
-    }
-
-    /// Publishes, then answers: whoever has an answer finds its events in the feed.
-    fn now(&mut self) {
-        let Some((mut part, events)) = self.committed.take() else { return };
-        metrics::histogram!("essaim_journal_batch_commands").record(part.0.len() as f64);
-        metrics::counter!("essaim_events_appended_total").increment(events.len() as u64);
-        let base = events.first().map_or_else(|| self.feed.head().0, |event| event.position.0 - 1);
-        self.feed.publish(Arc::clone(&events));
-        let mut behind = 0;
-        for append in part.0.drain(..) {
-            behind += append.events.len();
-            let last = if append.events.is_empty() { None } else { Some(&events[behind - 1]) };
-            append.commit(GlobalPosition(base + behind as u64), last, &self.snapshots);
-        }
-    }
-}
-
 /// How one attempt to append ended.
 enum Attempt {
     Committed(Arc<[RecordedEvent]>),
@@ -327,7 +100,7 @@ impl Journal {
             clock,
             limits,
             status,
-            release: Release { feed, snapshots, committed: None },
+            release: Release::new(feed, snapshots),
             stop,
         }
     }
@@ -512,7 +285,7 @@ impl Journal {
                 }
                 Err(error @ (StoreError::Unavailable { .. } | StoreError::Unknown { .. })) => {
                     warn!(error = %chain(&error), "an append was not answered; making sure of what is in the log");
-                    self.status.unavailable.store(true, Ordering::Release);
+                    self.status.set_unavailable(true);
                     self.doubtful = true;
                     if self.reclaim().await.is_err() {
                         return Attempt::Fenced(Fault::Unknown);
@@ -581,7 +354,7 @@ impl Journal {
     }
 
     fn answered(&self) {
-        if self.status.unavailable.swap(false, Ordering::AcqRel) {
+        if self.status.set_unavailable(false) {
             info!(position = %self.head.position, "the store answers again");
         }
     }
@@ -654,24 +427,6 @@ impl Journal {
         Ok(())
     }
 }
-
-impl Append {
-    fn kept_outcome(
-        &self,
-        position: GlobalPosition,
-        recorded_at: chrono::DateTime<chrono::Utc>,
-    ) -> Option<StoredOutcome> {
-        let (Some(keep), Verdict::Outcome(outcome)) = (self.keep, &self.verdict) else { return None };
-        Some(StoredOutcome {
-            command_id: self.command_id,
-            fingerprint: keep.fingerprint,
-            outcome: outcome.clone().at(position),
-            recorded_at,
-            internal: keep.internal,
-        })
-    }
-}
-
 /// Whether the log still holds what was known of it.
 async fn continues(store: &SharedStore, known: &Head, found: &Head) -> bool {
     if found.position == known.position {
@@ -693,101 +448,6 @@ async fn continues(store: &SharedStore, known: &Head, found: &Head) -> bool {
         }
     }
 }
-
-/// Which of these claims are held; nobody but this journal changes them.
-async fn held_among(store: &SharedStore, claims: &[Claim]) -> Result<Vec<Claim>, StoreError> {
-    if claims.is_empty() {
-        return Ok(Vec::new());
-    }
-    let holders = store.claim_holders(claims).await?;
-    Ok(holders.into_iter().map(|(claim, _)| claim).collect())
-}
-
-/// Takes out whoever claims what another in the same batch has claimed before, and whoever asked to be aborted, with
-/// all that was decided upon them. They are answered only when the winners are durable.
-fn set_losers_aside(part: &mut InFlight) -> Vec<(Append, Fault)> {
-    let is_plain = |append: &Append| append.claims.take.is_empty() && append.claims.release.is_empty();
-    if part.0.iter().all(|append| is_plain(append) && !matches!(append.verdict, Verdict::Abort(_))) {
-        return Vec::new();
-    }
-    let mut holders: HashMap<Claim, Option<StreamId>> = HashMap::new();
-    let mut fallen: Vec<*const Lineage> = Vec::new();
-    let mut losers = Vec::new();
-    for append in std::mem::take(&mut part.0) {
-        let lineage = Arc::as_ptr(&append.lineage);
-        let taken = append.claims.take.iter().find(|claim| {
-            !append.claims.release.contains(claim)
-                && matches!(holders.get(*claim), Some(Some(holder)) if *holder != append.stream)
-        });
-        let fault = match (&append.verdict, taken) {
-            _ if fallen.contains(&lineage) => Fault::Cut,
-            (Verdict::Abort(what), _) => Fault::Aborted(what.clone()),
-            (_, Some(claim)) => Fault::ClaimRefused(claim.clone()),
-            _ => {
-                append.claims.release.iter().for_each(|claim| drop(holders.insert(claim.clone(), None)));
-                let taker = || Some(append.stream.clone());
-                append.claims.take.iter().for_each(|claim| drop(holders.insert(claim.clone(), taker())));
-                part.0.push(append);
-                continue;
-            }
-        };
-        fallen.push(lineage);
-        losers.push((append, fault));
-    }
-    losers
-}
-
-/// Hands back whoever needs one of these claims; the store says that others hold them.
-fn refuse_claims(part: &mut InFlight, taken: &[Claim]) {
-    let before = part.0.len();
-    part.hand_back_where(|append| {
-        append.claims.take.iter().find(|claim| taken.contains(claim)).map(|claim| Fault::ClaimRefused(claim.clone()))
-    });
-    if part.0.len() == before {
-        // Nobody is at fault, which the store cannot mean; decide all of them again rather than turn in a circle.
-        part.hand_back_where(|_| Some(Fault::Cut));
-    }
-}
-
-/// Folds the claim operations, in order, to one net operation a claim; second, those that net to nothing.
-fn net_claims(appends: &[Append]) -> (ClaimChanges, Vec<Claim>) {
-    #[derive(Default)]
-    struct Net {
-        before: Option<StreamId>,
-        after: Option<StreamId>,
-        touched: bool,
-    }
-    let mut order = Vec::new();
-    let mut nets: HashMap<&Claim, Net> = HashMap::new();
-    for append in appends {
-        let releases = append.claims.release.iter().map(|claim| (claim, false));
-        let takes = append.claims.take.iter().map(|claim| (claim, true));
-        for (claim, take) in releases.chain(takes) {
-            let net = nets.entry(claim).or_insert_with(|| {
-                order.push(claim);
-                Net::default()
-            });
-            if !net.touched && !take {
-                net.before = Some(append.stream.clone());
-            }
-            net.touched = true;
-            net.after = take.then(|| append.stream.clone());
-        }
-    }
-    let (mut changes, mut must_be_free) = (ClaimChanges::default(), Vec::new());
-    for claim in order {
-        let net = nets.remove(claim).expect("every claim in the order was folded");
-        match (net.before, net.after) {
-            (None, Some(to)) => changes.take.push((claim.clone(), to)),
-            (Some(from), None) => changes.release.push((claim.clone(), from)),
-            (Some(from), Some(to)) if from != to => changes.transfer.push((claim.clone(), from, to)),
-            (None, None) => must_be_free.push(claim.clone()),
-            (Some(_), Some(_)) => {}
-        }
-    }
-    (changes, must_be_free)
-}
-
 /// An error with its causes, in one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
