@@ -1,8 +1,8 @@
 //! This file defines an append: all that one command writes, the lineage that ties it to those before it, and the ways
 //! it can come back.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::super::answer::{Answer, Keep, Reply};
 use super::super::snapshots::{PendingSnapshot, SnapshotSender};
@@ -140,10 +140,28 @@ impl Append {
     }
 }
 
-/// Appends under way. If the journal dies with them they go back as unknown, so that no caller is left alone.
-pub(super) struct InFlight(pub(super) Vec<Append>);
+/// What was under way when the journal died. It may still be on its way into the log, so that nobody is told of it
+/// before the log was reclaimed.
+#[derive(Clone, Default)]
+pub(super) struct Orphans(Arc<Mutex<Vec<Append>>>);
+
+impl Orphans {
+    pub(super) fn hand_back(&self) {
+        let mut orphans = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        // They came as the journal's stack was unwound; their aggregates decide them again in the order they come in.
+        orphans.sort_by_key(|append| append.number);
+        orphans.into_iter().for_each(|append| append.hand_back(Fault::Unknown));
+    }
+}
+
+/// Appends under way. If the journal dies with them they are kept as orphans, so that no caller is left alone.
+pub(super) struct InFlight(pub(super) Vec<Append>, Orphans);
 
 impl InFlight {
+    pub(super) fn new(appends: Vec<Append>, orphans: &Orphans) -> Self {
+        Self(appends, orphans.clone())
+    }
+
     /// Removes those for which `fault` gives a reason, together with all that were decided upon them.
     pub(super) fn hand_back_where(&mut self, mut fault: impl FnMut(&Append) -> Option<Fault>) {
         for append in std::mem::take(&mut self.0) {
@@ -159,13 +177,14 @@ impl InFlight {
         self.0.drain(..).for_each(|append| append.hand_back(fault.clone()));
     }
 
-    pub(super) fn split_off_second_half(&mut self) -> InFlight {
-        InFlight(self.0.split_off(self.0.len() / 2))
+    /// Leaves the first `count` of them.
+    pub(super) fn split_off(&mut self, count: usize) -> Self {
+        Self(self.0.split_off(count), self.1.clone())
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.drain(..).for_each(|append| append.hand_back(Fault::Unknown));
+        self.1.0.lock().unwrap_or_else(PoisonError::into_inner).append(&mut self.0);
     }
 }
