@@ -90,7 +90,7 @@ impl<A: Aggregate> Actor for AggregateActor<A> {
         instance: &mut Instance<A>,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            Message::Execute(request, reply) => instance.execute(*request, reply),
+            Message::Execute(request, reply) => instance.execute(request, reply),
             Message::Loaded(number, loaded) if number == instance.load_number => instance.loaded(loaded),
             Message::Loaded(..) => {}
             Message::HandedBack(append, fault) => instance.handed_back(*append, fault),
@@ -191,9 +191,8 @@ impl<A: Aggregate> Instance<A> {
         }
     }
 
-    fn execute(&mut self, request: Request<A>, reply: Reply) {
+    fn execute(&mut self, request: Box<Request<A>>, reply: Reply) {
         self.forget_what_is_durable();
-        let request = Box::new(request);
         match self.phase {
             Phase::Ready if self.generation == self.runtime.feed.generation() => self.decide(request, reply),
             // The log went backwards, and with it perhaps this stream.
