@@ -144,6 +144,11 @@ impl FaultyWriter {
                 self.inner.append(batch).await?;
                 Err(StoreError::Unknown { source: None })
             }
+            Some(AppendFault::PanicBefore) => panic!("as asked, before the append"),
+            Some(AppendFault::PanicBehind) => {
+                self.inner.append(batch).await?;
+                panic!("as asked, behind the append")
+            }
         }
     }
 }
