@@ -300,7 +300,7 @@ async fn a_dead_letter_that_is_skipped_lets_what_waited_behind_it_go_on() {
     registry.behave(|_, _| Fault::None);
     process.name("ada", "y").await;
 
-    let skipped = (process.handle().skip("ada", "typed wrong").await, process.handle().skip("bob", "gone").await);
+    let skipped = (process.handle().skip("ada", "typed wrong", "ann").await, process.handle().skip("bob", "gone", "ann").await);
 
     assert_eq!(skipped, (Some(true), Some(true)));
     assert_eq!(process.settled("ada", 2).await, Progress::Synced(Version(2)));
@@ -482,7 +482,7 @@ fn a_dead_letter_its_budget_and_what_was_skipped_survive_a_kill() {
             process.name(member, "x").await;
             process.settled(member, 1).await;
         }
-        assert_eq!(process.handle().skip("skipped", "typed wrong").await, Some(true));
+        assert_eq!(process.handle().skip("skipped", "typed wrong", "ann").await, Some(true));
         registry.behave(|_, _| Fault::Gone { after: None });
         assert_eq!(process.handle().retry("retried").await, Some(true));
     });

@@ -190,7 +190,7 @@ async fn a_dead_letter_heals_by_a_later_change_once_it_is_skipped(realm: &Realm)
     desk.settled(ada, version).await;
     let later = desk.tell(ada, json!({"Update": {"username": "augusta"}})).await;
 
-    assert_eq!(desk.handle().skip(&ada.to_string(), "renamed instead").await, Some(true));
+    assert_eq!(desk.handle().skip(&ada.to_string(), "renamed instead", "ann").await, Some(true));
 
     assert_eq!(desk.settled(ada, later).await, Progress::Synced(later));
     assert_eq!(realm.account("augusta").await.unwrap()["attributes"]["essaim_user_id"], json!([ada.to_string()]));

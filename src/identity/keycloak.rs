@@ -121,6 +121,10 @@ impl IdentityProvider for Keycloak {
         accounts::delete(&self.connection, user_id, known).await
     }
 
+    async fn remove(&self, id: &ProviderId, user_id: Uuid) -> Result<(), ProviderError> {
+        accounts::remove(&self.connection, id, user_id).await
+    }
+
     async fn read(&self, lookup: Lookup<'_>) -> Result<Option<ProviderUser>, ProviderError> {
         accounts::read(&self.connection, lookup).await
     }

@@ -52,6 +52,12 @@ pub trait IdentityProvider: Send + Sync + 'static {
     /// [`ProviderError::Permanent`] and stays.
     async fn delete(&self, user_id: Uuid, known: Option<&ProviderId>) -> Result<(), ProviderError>;
 
+    /// Removes the account of this id alone, if it carries this user's id; gone, or another's by now, is success.
+    ///
+    /// # Errors
+    /// As described at [`ProviderError`].
+    async fn remove(&self, id: &ProviderId, user_id: Uuid) -> Result<(), ProviderError>;
+
     /// The account that `lookup` names, or `None`; names are compared whole and case-folded.
     ///
     /// # Errors

@@ -72,12 +72,14 @@ pub struct Standing;
 pub enum StandingCommand {
     Sync { version: u64 },
     Fail { version: u64, reason: String, permanent: bool },
+    Skip { version: u64, reason: String },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum StandingEvent {
     Synced { version: u64 },
     SyncFailed { version: u64, reason: String, permanent: bool },
+    SyncSkipped { version: u64, reason: String },
 }
 
 impl Aggregate for Standing {
@@ -89,6 +91,7 @@ impl Aggregate for Standing {
     fn decide(&self, command: &StandingCommand) -> Result<Vec<StandingEvent>, Refused> {
         Ok(vec![match command.clone() {
             StandingCommand::Sync { version } => StandingEvent::Synced { version },
+            StandingCommand::Skip { version, reason } => StandingEvent::SyncSkipped { version, reason },
             StandingCommand::Fail { version, reason, permanent } => {
                 StandingEvent::SyncFailed { version, reason, permanent }
             }
@@ -297,6 +300,7 @@ impl Synchroniser for ToRegistry {
 
     fn record(outcome: &Outcome) -> Option<StandingCommand> {
         Some(match outcome.clone() {
+            Outcome::Skipped { version, reason } => StandingCommand::Skip { version: version.0, reason },
             Outcome::Synced { version, .. } => StandingCommand::Sync { version: version.0 },
             Outcome::Failed { version, reason, permanent } => {
                 StandingCommand::Fail { version: version.0, reason, permanent }
@@ -307,6 +311,9 @@ impl Synchroniser for ToRegistry {
     fn recorded(event: &StandingEvent) -> Option<Recorded> {
         Some(match event.clone() {
             StandingEvent::Synced { version } => Recorded::Synced(Version(version)),
+            StandingEvent::SyncSkipped { version, reason } => {
+                Recorded::Skipped { version: Version(version), reason }
+            }
             StandingEvent::SyncFailed { version, reason, permanent } => {
                 Recorded::Failed { version: Version(version), reason, permanent }
             }

@@ -50,6 +50,15 @@ pub(super) async fn delete(
     Ok(())
 }
 
+/// See [`crate::identity::IdentityProvider::remove`].
+pub(super) async fn remove(keycloak: &Connection, id: &ProviderId, user_id: Uuid) -> Result<(), ProviderError> {
+    let found = account(keycloak, id).await?;
+    if found.is_some_and(|account| account.user_id() == Some(user_id)) {
+        keycloak.ask(Ask::delete(&["users", &id.0])).await?;
+    }
+    Ok(())
+}
+
 /// See [`crate::identity::IdentityProvider::read`].
 pub(super) async fn read(keycloak: &Connection, lookup: Lookup<'_>) -> Result<Option<ProviderUser>, ProviderError> {
     let found = match lookup {
