@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use essaim::clock::{Clock, SystemClock};
 use essaim::prelude::*;
-use essaim::synchroniser::{Brought, Call, Failure, Outcome, Recorded, Seen, Synchroniser};
+use essaim::synchroniser::{Brought, Call, Failure, Found, Outcome, Recorded, Seen, Survey, Synchroniser};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -214,6 +214,13 @@ impl Registry {
         change(self.state().accounts.values_mut().find(|account| account.owner == owner).unwrap());
     }
 
+    /// Somebody else makes an account there that carries this key.
+    pub fn plant(&self, owner: &str) {
+        let mut state = self.state();
+        let id = (state.accounts.len() + state.removed.len()) as u64 + 1;
+        state.accounts.insert(id, Account { owner: owner.to_owned(), version: 1, name: "planted".into() });
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
@@ -352,7 +359,33 @@ impl Synchroniser for ToRegistry {
             }
         })
     }
+
+    async fn survey(&self, skip: u32) -> Result<Survey, Failure> {
+        let fault = (self.0.looking.lock().unwrap())("all", skip);
+        tokio::time::sleep(self.0.latency).await;
+        if let Fault::Busy { after } = fault {
+            return Err(Failure::Later { reason: "500".into(), after });
+        }
+        let state = self.0.state();
+        let page = state.accounts.iter().skip(skip as usize).take(PAGE);
+        let found: Vec<_> =
+            page.map(|(id, account)| Found { subject: account.owner.clone(), outside_id: id.to_string() }).collect();
+        Ok(Survey { next: (found.len() == PAGE).then_some(skip + PAGE as u32), found })
+    }
+
+    async fn remove(&self, found: &Found) -> Result<(), Failure> {
+        let id = found.outside_id.parse().unwrap();
+        let mut state = self.0.state();
+        if state.accounts.get(&id).is_some_and(|account| account.owner == found.subject) {
+            state.accounts.remove(&id);
+            state.removed.insert(id);
+        }
+        Ok(())
+    }
 }
+
+/// Accounts in one page of a survey.
+const PAGE: usize = 2;
 
 /// A clock that goes with tokio's time, and random ids that repeat.
 pub struct VirtualClock {
