@@ -129,6 +129,10 @@ impl IdentityProvider for Keycloak {
         accounts::read(&self.connection, lookup).await
     }
 
+    async fn is_logged_in(&self, id: &ProviderId) -> Result<bool, ProviderError> {
+        accounts::is_logged_in(&self.connection, id).await
+    }
+
     async fn list(&self, skip: u32, limit: u32) -> Result<Vec<ProviderUser>, ProviderError> {
         accounts::list(&self.connection, skip, limit).await
     }

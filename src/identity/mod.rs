@@ -64,6 +64,12 @@ pub trait IdentityProvider: Send + Sync + 'static {
     /// As described at [`ProviderError`], never [`ProviderError::OutcomeUnknown`].
     async fn read(&self, lookup: Lookup<'_>) -> Result<Option<ProviderUser>, ProviderError>;
 
+    /// Whether the owner of this account is logged in anywhere; of an account that is not there nobody is.
+    ///
+    /// # Errors
+    /// As described at [`ProviderError`], never [`ProviderError::OutcomeUnknown`].
+    async fn is_logged_in(&self, id: &ProviderId) -> Result<bool, ProviderError>;
+
     /// At most `limit` (1 to [`MAX_PAGE`]) accounts behind the first `skip`, in an order that is stable while none is
     /// created, removed or renamed; ours and others'. An empty page is the end.
     ///

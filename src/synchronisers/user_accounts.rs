@@ -93,7 +93,11 @@ impl Synchroniser for UserAccounts {
             (Some(_), None) => Seen::Differs(vec!["left over".into()]),
             (None, Some(_)) => Seen::Differs(vec!["missing".into()]),
             (Some(account), Some(profile)) => {
-                let differs = account.differences(&wanted(user_id, call.version, profile));
+                let mut differs = account.differences(&wanted(user_id, call.version, profile));
+                // Sessions are ended by a request of their own, which may be the one that was lost.
+                if !profile.is_enabled && self.provider.is_logged_in(&account.id).await.map_err(failure)? {
+                    differs.push("sessions");
+                }
                 if differs.is_empty() {
                     Seen::InStep(Brought { outside_id: Some(account.id.0) })
                 } else {

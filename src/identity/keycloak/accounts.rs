@@ -8,7 +8,7 @@
 //! The search by our id comes before every POST: an earlier POST may have been carried out without our knowing, under a
 //! name that the user does not have any more.
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use uuid::Uuid;
 
 use super::answer::Answer;
@@ -67,6 +67,14 @@ pub(super) async fn read(keycloak: &Connection, lookup: Lookup<'_>) -> Result<Op
         Lookup::Username(name) => by_exact(keycloak, "username", name).await?,
     };
     Ok(found.map(ProviderUser::from))
+}
+
+/// See [`crate::identity::IdentityProvider::is_logged_in`].
+pub(super) async fn is_logged_in(keycloak: &Connection, id: &ProviderId) -> Result<bool, ProviderError> {
+    match keycloak.ask(Ask::get(&["users", &id.0, "sessions"], &[])).await? {
+        Reply::Done(answer) => parsed(&answer).map(|sessions: Vec<IgnoredAny>| !sessions.is_empty()),
+        Reply::Missing | Reply::Conflict => Ok(false),
+    }
 }
 
 /// See [`crate::identity::IdentityProvider::list`].
