@@ -75,7 +75,7 @@ async fn manager(daemon: &Daemon) -> Option<String> {
 /// The payment's last event and how many it has.
 async fn last_event(daemon: &Daemon, payment: Uuid) -> (Value, usize) {
     let events = get(daemon, &format!("/v1/payments/{payment}/events")).await;
-    let events = events["items"].as_array().unwrap();
+    let events = events["items"].as_array().unwrap_or_else(|| panic!("no events of {payment}: {events}"));
     (events.last().unwrap().clone(), events.len())
 }
 
@@ -110,10 +110,12 @@ async fn payments_that_reach_their_expiry_are_cancelled_once_although_the_daemon
     assert_eq!(last_event(&daemon, LONG_EXPIRED).await.0["data"]["reason"], "expired");
     assert_eq!(last_event(&daemon, PENDING).await.1, 1);
     daemon.kill_and_restart().await;
+    daemon.ready().await;
 
     let is_cancelled = async |payment| last_event(&daemon, payment).await.0["type"] == "PaymentCancelled";
     eventually("both are cancelled", async || is_cancelled(PENDING).await && is_cancelled(AUTHORIZED).await).await;
     daemon.kill_and_restart().await;
+    daemon.ready().await;
     let none_waits = "0 deadlines, 0 commands open";
     eventually("all is done", async || manager(&daemon).await.is_some_and(|said| said.contains(none_waits))).await;
 
