@@ -17,12 +17,18 @@ pub(super) struct Address {
 pub(super) struct Remote {
     base: String,
     client: reqwest::Client,
+    principal: Option<String>,
 }
 
 impl Remote {
     pub(super) fn of(address: &Address, config: &Config) -> Self {
         let base = address.url.clone().unwrap_or_else(|| format!("http://{}", config.listen));
-        Self { base: base.trim_end_matches('/').to_owned(), client: reqwest::Client::new() }
+        Self { base: base.trim_end_matches('/').to_owned(), client: reqwest::Client::new(), principal: None }
+    }
+
+    /// The same in somebody's name, which a daemon takes while it asks nobody for a token.
+    pub(super) fn speaking_for(self, principal: Option<String>) -> Self {
+        Self { principal, ..self }
     }
 
     /// The answer to a GET. Parts of the path are escaped.
@@ -41,7 +47,11 @@ impl Remote {
     /// As [`Remote::get`].
     pub(super) async fn post(&self, path: &[&str], body: &Value) -> Result<Value, Failure> {
         let address = self.address(path)?;
-        answer(self.client.post(address.clone()).json(body), address.as_str()).await
+        let mut request = self.client.post(address.clone()).json(body);
+        if let Some(principal) = &self.principal {
+            request = request.header("essaim-principal", principal);
+        }
+        answer(request, address.as_str()).await
     }
 
     fn address(&self, path: &[&str]) -> Result<reqwest::Url, Failure> {
