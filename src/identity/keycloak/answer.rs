@@ -112,11 +112,14 @@ impl Complaint {
         }
     }
 
+    /// By field: Keycloak names them in no fixed order, and what is told twice should read the same.
     fn fields(&self) -> Vec<FieldComplaint> {
         let Self { field, error_message, params, errors, .. } = self;
         let first =
             FieldComplaint { field: field.clone(), error_message: error_message.clone(), params: params.clone() };
-        std::iter::once(first).chain(errors.iter().cloned()).collect()
+        let mut fields: Vec<_> = std::iter::once(first).chain(errors.iter().cloned()).collect();
+        fields.sort_by(|a, b| a.field.cmp(&b.field));
+        fields
     }
 }
 
@@ -186,7 +189,7 @@ mod tests {
         let advice = |body: &str| answer(body).complaint().unwrap().advice();
         let both = r#"{"errors":[{"field":"firstName","errorMessage":"a"},{"field":"email","errorMessage":"b"}]}"#;
 
-        assert!(advice(both).starts_with("change the user's first_name and email, or what the realm takes"));
+        assert!(advice(both).starts_with("change the user's email and first_name, or what the realm takes"));
         assert!(advice(r#"{"field":"phone","errorMessage":"error-user-attribute-required"}"#).contains("User profile"));
         assert!(advice(r#"{"errorMessage":"Password policy not met"}"#).contains("the realm's settings"));
     }
