@@ -14,7 +14,7 @@ use std::time::Duration;
 use brittle::{BrittleClock, BrittleRecorder};
 use essaim::prelude::*;
 use essaim::store::{EventStore, LogFilter};
-use essaim::testing::{Faults, FaultyStore};
+use essaim::testing::{AppendFault, Faults, FaultyStore};
 use support::{Balances, Purse, PurseCommand, PurseRejection};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -241,5 +241,30 @@ async fn who_lost_a_claim_in_the_batch_over_which_the_journal_dies_is_answered_t
     assert_eq!((won, refused), (1, 1), "{answers:?}");
     assert!(follower.is_ok(), "{follower:?}");
     assert_eq!(moment.length().await, 7, "ten cents, one name, twenty cents");
+    moment.goes_on().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_took_a_name_by_an_append_that_arrives_when_the_journal_is_dead_has_that_name() {
+    let moment = Moment::begin().await;
+    moment.faults.next_append_of_type("Named", AppendFault::PanicMeanwhile);
+
+    let taken = moment.send(1, "a", named("bob")).await.await.unwrap();
+
+    assert_eq!(place(&taken.unwrap()), (2, 5), "not refused for the sake of his own claim");
+    assert_eq!(moment.length().await, 5);
+    moment.goes_on().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kept_refusal_that_is_durable_when_the_journal_dies_is_the_answer() {
+    let moment = Moment::begin().await;
+    moment.faults.next_append(AppendFault::PanicBehind);
+
+    let refused = moment.send(1, "a", PurseCommand::Take { cents: 100 }).await.await.unwrap();
+    let retried = moment.engine.execute_with(&Purse::id("a"), PurseCommand::Take { cents: 100 }, keyed(1)).await;
+
+    assert!(matches!(refused, Err(ExecuteError::Rejected { version: Version(1), .. })), "{refused:?}");
+    assert!(matches!(retried, Err(ExecuteError::Rejected { replayed: true, .. })), "{retried:?}");
     moment.goes_on().await;
 }

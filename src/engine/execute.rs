@@ -76,8 +76,16 @@ impl Engine {
             Err(what) => return (Answer::Invalid(what), false),
         };
         let size = encoded.len() + metadata.as_json().len();
-        let request =
-            Box::new(Request { command, command_id, expected: options.expected, decide_by, metadata, keep, rounds: 0 });
+        let request = Box::new(Request {
+            command,
+            command_id,
+            expected: options.expected,
+            decide_by,
+            metadata,
+            keep,
+            rounds: 0,
+            in_doubt: false,
+        });
         match keep {
             None => (self.run(dispatcher, id.stream(), request, admission, size).await, false),
             Some(keep) => self.run_once(dispatcher, id.stream(), request, admission, size, keep).await,
