@@ -112,7 +112,7 @@ impl Journal {
         if self.doubtful {
             // An append that the last run sent may still be on its way; behind a reclaim it is in the log or never.
             self.fenced |= self.reclaim().await.is_err();
-            self.orphans.hand_back();
+            self.orphans.hand_back(&self.store).await;
         }
         let mut waiting = Vec::new();
         let stop = self.stop.clone();
