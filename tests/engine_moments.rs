@@ -257,6 +257,30 @@ async fn who_took_a_name_by_an_append_that_arrives_when_the_journal_is_dead_has_
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_is_told_not_executed_while_the_append_may_still_arrive() {
+    const DEADLINE: Duration = Duration::from_millis(30);
+    let moment = Moment::begin().await;
+    moment.faults.next_append_of_type("Put", AppendFault::PanicMeanwhile);
+    moment.faults.hold_appends();
+    let hasty = {
+        let engine = moment.engine.clone();
+        let options = Options { deadline: Some(DEADLINE), ..keyed(1) };
+        tokio::spawn(async move { engine.execute_with(&Purse::id("a"), put(10), options).await })
+    };
+    moment.faults.append_is_held().await;
+    let patient = moment.send(1, "a", put(10)).await;
+
+    // Whoever looks for it before the log was reclaimed does not find it, and then it is too late to decide it again.
+    moment.faults.delay_reads(DEADLINE + DEADLINE / 2);
+    moment.faults.release_appends();
+    let (hasty, patient) = (hasty.await.unwrap(), patient.await.unwrap());
+
+    assert!(matches!(hasty, Err(ExecuteError::Unknown)), "{hasty:?}");
+    assert_eq!(place(&patient.unwrap()), (2, 5));
+    moment.goes_on().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_kept_refusal_that_is_durable_when_the_journal_dies_is_the_answer() {
     let moment = Moment::begin().await;
     moment.faults.next_append(AppendFault::PanicBehind);
