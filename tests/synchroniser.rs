@@ -300,7 +300,8 @@ async fn a_dead_letter_that_is_skipped_lets_what_waited_behind_it_go_on() {
     registry.behave(|_, _| Fault::None);
     process.name("ada", "y").await;
 
-    let skipped = (process.handle().skip("ada", "typed wrong", "ann").await, process.handle().skip("bob", "gone", "ann").await);
+    let skipped =
+        (process.handle().skip("ada", "typed wrong", "ann").await, process.handle().skip("bob", "gone", "ann").await);
 
     assert_eq!(skipped, (Some(true), Some(true)));
     assert_eq!(process.settled("ada", 2).await, Progress::Synced(Version(2)));
@@ -665,9 +666,11 @@ async fn an_outside_that_cannot_be_listed_to_its_end_is_said_not_to_have_been() 
         if subject == "all" && asked % 3 != 0 { Fault::Busy { after: None } } else { Fault::None }
     });
     let patient = reconciled(&process, false).await;
-    registry.behave_when_looked_at(|subject, _| {
-        if subject == "all" { Fault::Busy { after: None } } else { Fault::None }
-    });
+    registry.behave_when_looked_at(
+        |subject, _| {
+            if subject == "all" { Fault::Busy { after: None } } else { Fault::None }
+        },
+    );
     let vain = reconciled(&process, false).await;
 
     assert_eq!((patient.checked, patient.surveyed, patient.drifted), (3, Some(4), 1));

@@ -182,7 +182,8 @@ impl<'a> Stage<'a> {
         assert_eq!(account.is_none(), change == Change::Delete, "{change:?}");
         if let Some(account) = &account {
             let is_updated = change == Change::Update;
-            let (last_name, email) = if is_updated { ("King", "countess@example.org") } else { ("Byron", "ada@example.org") };
+            let (last_name, email) =
+                if is_updated { ("King", "countess@example.org") } else { ("Byron", "ada@example.org") };
             assert_eq!((&account["lastName"], &account["email"]), (&json!(last_name), &json!(email)), "{change:?}");
             assert_eq!(account["enabled"], json!(change != Change::Disable), "{change:?}");
             assert_eq!(account["attributes"]["essaim_user_id"], json!([ADA.to_string()]), "{change:?}");

@@ -123,8 +123,8 @@ impl Aggregate for Identity {
             }
             IdentityCommand::RecordSyncSkipped { version, reason } => {
                 let is_newer = *version > self.synced.max(self.skipped);
-                let skipped = is_newer
-                    .then(|| IdentityEvent::IdentitySyncSkipped { version: *version, reason: reason.clone() });
+                let skipped =
+                    is_newer.then(|| IdentityEvent::IdentitySyncSkipped { version: *version, reason: reason.clone() });
                 skipped.into_iter().collect()
             }
         })
@@ -244,8 +244,10 @@ mod tests {
 
     #[test]
     fn a_version_is_done_without_once_and_never_when_the_provider_has_it() {
-        let skip = |version| IdentityCommand::RecordSyncSkipped { version: Version(version), reason: Reason::cut("by hand") };
-        let skipped = |version| IdentityEvent::IdentitySyncSkipped { version: Version(version), reason: Reason::cut("by hand") };
+        let skip =
+            |version| IdentityCommand::RecordSyncSkipped { version: Version(version), reason: Reason::cut("by hand") };
+        let skipped =
+            |version| IdentityEvent::IdentitySyncSkipped { version: Version(version), reason: Reason::cut("by hand") };
 
         given::<Identity>([failed(2, true)])
             .when(skip(2))

@@ -122,11 +122,7 @@ impl SynchroniserHandle {
 
     /// At most `limit` subjects of which an operator did without a version that failed, and who, and why; in the order
     /// of [`SynchroniserHandle::dead_letters`].
-    pub fn skipped(
-        &self,
-        after: Option<(GlobalPosition, String)>,
-        limit: usize,
-    ) -> Vec<(GlobalPosition, DeadLetter)> {
+    pub fn skipped(&self, after: Option<(GlobalPosition, String)>, limit: usize) -> Vec<(GlobalPosition, DeadLetter)> {
         self.worker.skipped(after, limit)
     }
 

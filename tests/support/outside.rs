@@ -318,9 +318,7 @@ impl Synchroniser for ToRegistry {
     fn recorded(event: &StandingEvent) -> Option<Recorded> {
         Some(match event.clone() {
             StandingEvent::Synced { version } => Recorded::Synced(Version(version)),
-            StandingEvent::SyncSkipped { version, reason } => {
-                Recorded::Skipped { version: Version(version), reason }
-            }
+            StandingEvent::SyncSkipped { version, reason } => Recorded::Skipped { version: Version(version), reason },
             StandingEvent::SyncFailed { version, reason, permanent } => {
                 Recorded::Failed { version: Version(version), reason, permanent }
             }

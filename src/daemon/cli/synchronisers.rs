@@ -149,11 +149,7 @@ impl Letter {
     }
 }
 
-async fn all_letters(
-    remote: &Remote,
-    synchroniser: Option<String>,
-    skipped: bool,
-) -> Result<Vec<Value>, Failure> {
+async fn all_letters(remote: &Remote, synchroniser: Option<String>, skipped: bool) -> Result<Vec<Value>, Failure> {
     let only = synchroniser.map(|name| ("synchroniser", name));
     let which = skipped.then(|| ("skipped", "true".to_owned()));
     let mut letters = Vec::new();

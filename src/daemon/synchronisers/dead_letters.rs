@@ -142,8 +142,7 @@ pub(crate) async fn list(
             Some(cursor) if cursor.synchroniser == name => Some((cursor.position, cursor.subject.clone())),
             _ => None,
         };
-        let letters =
-            if skipped { handle.skipped(after, limit + 1) } else { handle.dead_letters(after, limit + 1) };
+        let letters = if skipped { handle.skipped(after, limit + 1) } else { handle.dead_letters(after, limit + 1) };
         found.extend(letters.into_iter().map(|(at, letter)| (name, at, letter)));
     }
     found.sort_by(|one, other| (one.0, one.1, &one.2.subject).cmp(&(other.0, other.1, &other.2.subject)));
