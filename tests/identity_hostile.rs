@@ -4,19 +4,16 @@
 #[path = "support/scripted.rs"]
 mod scripted;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use essaim::identity::keycloak::{Keycloak, KeycloakOptions};
 use essaim::identity::{IdentityProvider, Lookup, ProviderError, ProviderId, Refusal, WantedUser};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 use uuid::Uuid;
 
-use scripted::{Asked, Done, Scripted, answer, json, token};
+use scripted::{Asked, Done, Scripted, answer, json, self_signed, token};
 
 const SECRET: &str = "s3cret-of-ours";
 
@@ -220,21 +217,6 @@ async fn an_address_where_nobody_listens_is_unavailable() {
 
     assert!(matches!(error, ProviderError::Unavailable { .. }), "{error:?}");
     assert!(!error.to_string().contains(&gone), "{error}");
-}
-
-/// A server's TLS with a certificate of nobody's authority, and the certificate.
-fn self_signed() -> (TlsAcceptor, String) {
-    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-    let chain = vec![CertificateDer::from(made.cert.der().to_vec())];
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
-    (TlsAcceptor::from(Arc::new(config)), made.cert.pem())
 }
 
 #[tokio::test]
