@@ -283,3 +283,8 @@ async fn a_journal_that_dies_before_an_append_leaves_nobody_without_an_answer() 
 async fn a_journal_that_dies_behind_an_append_leaves_nobody_without_an_answer() {
     everybody_has_an_answer_when_the_journal_dies_by(AppendFault::PanicBehind).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_append_that_arrives_after_its_aggregate_looked_for_it_is_found_all_the_same() {
+    everybody_has_an_answer_when_the_journal_dies_by(AppendFault::PanicMeanwhile).await;
+}

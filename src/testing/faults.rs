@@ -21,6 +21,8 @@ pub enum AppendFault {
     PanicBefore,
     /// It is executed, and the store's own code panics behind.
     PanicBehind,
+    /// The store's own code panics while it is on its way: it arrives just before the log is reclaimed.
+    PanicMeanwhile,
 }
 
 /// Says what goes wrong; clones are handles to the same switches. At first nothing does.

@@ -98,16 +98,16 @@ pub(super) struct Letter {
 pub(super) async fn run(action: Action, config: &Config) -> Result<(), Failure> {
     match action {
         Action::List { address, output } => {
-            let answer = Remote::of(&address, config).get(&SYNCHRONISERS, &[]).await?;
+            let answer = Remote::of(&address, config)?.get(&SYNCHRONISERS, &[]).await?;
             show_synchronisers(&answer["items"], output)
         }
         Action::Show { name, address } => {
             let path = [SYNCHRONISERS.as_slice(), &[&name]].concat();
-            output::print_json(&Remote::of(&address, config).get(&path, &[]).await?)
+            output::print_json(&Remote::of(&address, config)?.get(&path, &[]).await?)
         }
         Action::Reconcile { name, repair, address } => {
             let path = [SYNCHRONISERS.as_slice(), &[&name, "reconcile"]].concat();
-            Remote::of(&address, config).post(&path, &json!({ "repair": repair })).await?;
+            Remote::of(&address, config)?.post(&path, &json!({ "repair": repair })).await?;
             output::print_line(format_args!("{name}: begun; `essaim synchronisers show {name}` prints the report"))
         }
     }
@@ -120,20 +120,20 @@ pub(super) async fn run(action: Action, config: &Config) -> Result<(), Failure> 
 pub(super) async fn run_dead_letters(action: DeadLetters, config: &Config) -> Result<(), Failure> {
     match action {
         DeadLetters::List { synchroniser, skipped, address, output } => {
-            let letters = all_letters(&Remote::of(&address, config), synchroniser, skipped).await?;
+            let letters = all_letters(&Remote::of(&address, config)?, synchroniser, skipped).await?;
             if skipped { show_skipped(&letters, output) } else { show_letters(&letters, output) }
         }
         DeadLetters::Show { letter, address } => {
-            output::print_json(&Remote::of(&address, config).get(&letter.path(), &[]).await?)
+            output::print_json(&Remote::of(&address, config)?.get(&letter.path(), &[]).await?)
         }
         DeadLetters::Retry { letter, address } => {
             let path = [letter.path().as_slice(), &["retry"]].concat();
-            Remote::of(&address, config).post(&path, &json!({})).await?;
+            Remote::of(&address, config)?.post(&path, &json!({})).await?;
             output::print_line(format_args!("{}: is tried again", letter.subject))
         }
         DeadLetters::Skip { letter, reason, by, address } => {
             let path = [letter.path().as_slice(), &["skip"]].concat();
-            Remote::of(&address, config).speaking_for(by).post(&path, &json!({ "reason": reason })).await?;
+            Remote::of(&address, config)?.speaking_for(by).post(&path, &json!({ "reason": reason })).await?;
             output::print_line(format_args!("{}: is skipped", letter.subject))
         }
     }
