@@ -24,7 +24,11 @@ pub(crate) fn print(text: &str) -> Result<(), LoadError> {
 pub(crate) fn read_baseline(path: &Path) -> Result<Results, LoadError> {
     let name = path.display();
     let text = fs::read_to_string(path).map_err(|error| LoadError::Usage(format!("{name} cannot be read: {error}")))?;
-    Results::from_json(&text).map_err(|error| LoadError::Usage(format!("{name}: {error}")))
+    let results = Results::from_json(&text).map_err(|error| LoadError::Usage(format!("{name}: {error}")))?;
+    if results.totals.answered == 0 {
+        return Err(LoadError::Usage(format!("{name}: nothing was answered in that run, there is nothing to compare")));
+    }
+    Ok(results)
 }
 
 /// The command line, as it could be typed again.
@@ -119,6 +123,7 @@ fn notes(results: &Results, baseline: Option<&Results>) -> Vec<String> {
         notes.push(format!("visible    in the read model {p50} (p50), {p99} (p99) after the answer"));
     }
     notes.extend(machine_note(results));
+    notes.extend(durability_note(results));
     if let Some(generator) = &results.generator {
         let delay = micros(generator.max_delay_micros);
         notes.push(match generator.fell_behind {
@@ -169,6 +174,16 @@ fn machine_note(results: &Results) -> Option<String> {
     ];
     let parts: Vec<_> = parts.into_iter().flatten().collect();
     (!parts.is_empty()).then(|| format!("machine    {}", parts.join(", ")))
+}
+
+/// Versions and what makes commits durable.
+fn durability_note(results: &Results) -> Option<String> {
+    let settings = results.durability.iter().filter(|setting| !setting.name.ends_with("_version"));
+    let settings = settings.map(|setting| format!("{} {}", setting.name, setting.value));
+    let server = results.versions.server.as_ref().map(|version| format!("daemon {version}"));
+    let store = Some(results.versions.store.clone()).filter(|store| !store.is_empty());
+    let parts: Vec<_> = store.into_iter().chain(settings).chain(server).collect();
+    (!parts.is_empty()).then(|| format!("store      {}", parts.join(", ")))
 }
 
 fn compared(results: &Results, baseline: &Results) -> String {

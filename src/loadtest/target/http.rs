@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Look, Payments, ReadModels, Target, TargetError};
+use super::{About, Look, Payments, ReadModels, Target, TargetError};
 use crate::domain::payment::PaymentCommand;
 use crate::event::CommandId;
 use crate::loadtest::checker::{Finding, LoggedEvent};
+use crate::loadtest::results::Setting;
 use crate::loadtest::workload::{Answer, Attempt, Failed};
 use crate::stream::{GlobalPosition, StreamId, Version};
 
@@ -288,8 +289,19 @@ impl Target for Http {
         Ok(found)
     }
 
-    async fn durability(&self) -> Vec<(String, String)> {
-        Vec::new()
+    async fn about(&self) -> About {
+        #[derive(Default, Deserialize)]
+        struct Status {
+            essaim: Option<String>,
+            optimised: Option<bool>,
+            database: String,
+            durability: Vec<Setting>,
+        }
+        // An earlier release does not know the question.
+        let told = async { self.json(self.ask("/v1/admin/status", TIMEOUT).await?).await };
+        let Status { essaim, optimised, database, durability } = told.await.unwrap_or_default();
+        let durability = durability.into_iter().map(|Setting { name, value }| (name, value)).collect();
+        About { database, server: essaim, optimised, durability }
     }
 
     async fn gone(&self) -> String {
