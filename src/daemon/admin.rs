@@ -41,7 +41,7 @@ pub(crate) struct StoreSetting {
 #[utoipa::path(get, path = "/v1/admin/status", operation_id = "get_status", tag = "admin",
     responses((status = 200, body = Status),
         (status = 503, body = ProblemBody, content_type = "application/problem+json",
-            description = "`store_unavailable`")))]
+            description = "`store_unavailable`", headers(("Retry-After" = u64, description = "Whole seconds")))))]
 pub(crate) async fn status(State(state): State<AppState>, parameters: Parameters) -> Result<Json<Status>, Problem> {
     parameters.finish()?;
     let store = state.engine.store();

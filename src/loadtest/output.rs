@@ -50,12 +50,15 @@ fn quoted(argument: &str) -> String {
 pub(crate) fn table(results: &Results, baseline: Option<&Results>) -> String {
     let mut text = String::new();
     let settings = &results.settings;
-    let rate = settings.rate_per_second.map(|rate| format!(", {rate:.0}/s")).unwrap_or_default();
+    let from = if results.peak.is_some() { "from " } else { "" };
+    let rate = settings.rate_per_second.map(|rate| format!(", {from}{rate:.0}/s")).unwrap_or_default();
+    // The callers of an open loop are no more than a bound.
+    let most = if settings.rate_per_second.is_some() { "at most " } else { "" };
     let place = if settings.database.is_empty() { &settings.target } else { &settings.database };
     line(
         &mut text,
         format_args!(
-            "{}: {}{rate}, {} callers, {:.1} s, {} ({place})",
+            "{}: {}{rate}, {most}{} callers, {:.1} s, {} ({place})",
             settings.workload, settings.schedule, settings.callers, results.duration_seconds, settings.target
         ),
     );
