@@ -56,6 +56,43 @@ pub trait Synchroniser: Send + Sync + Sized + 'static {
     /// # Errors
     /// [`Failure`]; one that is unknown or permanent only means that nothing was learnt.
     async fn read_back(&self, call: &Call<'_, Self::Subject>) -> Result<Seen, Failure>;
+
+    /// What is outside and carries the key of a subject, a page at a time, beginning behind the first `skip` things
+    /// there. A reconcile looks for those whose subject the log does not know. An outside that cannot be listed has
+    /// none.
+    ///
+    /// # Errors
+    /// [`Failure`]; whichever it is, only this page was not learnt.
+    async fn survey(&self, skip: u32) -> Result<Survey, Failure> {
+        let _ = skip;
+        Ok(Survey::default())
+    }
+
+    /// Removes what a survey found, if it is still there and still carries this key.
+    ///
+    /// # Errors
+    /// [`Failure`]; the next reconcile will find it again.
+    async fn remove(&self, found: &Found) -> Result<(), Failure> {
+        Err(Failure::Permanent { reason: format!("{} cannot be removed here", found.outside_id) })
+    }
+}
+
+/// One page of what is outside.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// Those that carry a key of ours.
+    pub found: Vec<Found>,
+    /// How many things to skip for the next page; none when this was the last.
+    pub next: Option<u32>,
+}
+
+/// Something outside that carries a key of ours.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Found {
+    /// The key it carries.
+    pub subject: String,
+    /// What the outside calls it.
+    pub outside_id: String,
 }
 
 /// One call for one subject.
@@ -155,13 +192,20 @@ pub enum Outcome {
         /// Whether it is hopeless; else its attempts were used up.
         permanent: bool,
     },
+    /// An operator does without the version that failed; who, is in the metadata of the record's event.
+    Skipped {
+        /// Which one.
+        version: Version,
+        /// The operator's words.
+        reason: String,
+    },
 }
 
 impl Outcome {
     /// The version it is about.
     pub fn version(&self) -> Version {
         match self {
-            Self::Synced { version, .. } | Self::Failed { version, .. } => *version,
+            Self::Synced { version, .. } | Self::Failed { version, .. } | Self::Skipped { version, .. } => *version,
         }
     }
 
@@ -169,6 +213,7 @@ impl Outcome {
         match self {
             Self::Synced { .. } => "synced",
             Self::Failed { .. } => "failed",
+            Self::Skipped { .. } => "skipped",
         }
     }
 
@@ -178,7 +223,7 @@ impl Outcome {
         // An account that was made anew at the same version is another effect.
         let detail = match self {
             Self::Synced { outside_id, .. } => outside_id.clone().unwrap_or_default(),
-            Self::Failed { .. } => round.to_string(),
+            Self::Failed { .. } | Self::Skipped { .. } => round.to_string(),
         };
         let version = self.version().0.to_be_bytes();
         let parts = [synchroniser.as_bytes(), subject.as_bytes(), &version, self.kind().as_bytes(), detail.as_bytes()];
@@ -204,6 +249,13 @@ pub enum Recorded {
         reason: String,
         /// Whether it is hopeless.
         permanent: bool,
+    },
+    /// An operator does without this version.
+    Skipped {
+        /// Which one.
+        version: Version,
+        /// The operator's words.
+        reason: String,
     },
 }
 
@@ -284,8 +336,21 @@ pub struct DeadLetter {
     pub permanent: bool,
     /// How often it was tried.
     pub attempts: u32,
-    /// Since when.
+    /// Since when it was set aside.
     pub since: DateTime<Utc>,
+    /// Who does without this version, when somebody does; it is no dead letter any more then, and shown all the same.
+    pub skipped: Option<Skip>,
+}
+
+/// An operator's decision to do without a version that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skip {
+    /// The operator's principal.
+    pub by: String,
+    /// The operator's words.
+    pub reason: String,
+    /// When.
+    pub at: DateTime<Utc>,
 }
 
 /// An intent that waits to be worked off.
@@ -327,7 +392,9 @@ pub struct Reconciliation {
     pub checked: u64,
     /// Subjects that could not be looked at, or were changed meanwhile; the next pass will.
     pub passed_over: u64,
-    /// How many are not as wanted.
+    /// Things outside that carry a key of ours; none when they were not listed to the end.
+    pub surveyed: Option<u64>,
+    /// How many are not as wanted, those outside that belong to no subject among them.
     pub drifted: u64,
     /// The first of them, at most [`Reconciliation::MAX_DRIFTS`].
     pub drifts: Vec<Drift>,
@@ -338,15 +405,22 @@ impl Reconciliation {
     pub const MAX_DRIFTS: usize = 1_000;
 }
 
-/// A settled subject that is not as wanted outside.
+/// A settled subject that is not as wanted outside, or something outside whose subject the log does not know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drift {
-    /// The subject's key.
+    /// The subject's key, or the key that the thing outside carries.
     pub subject: String,
-    /// The version that should be outside.
+    /// The version that should be outside; 0 when the log does not know the subject.
     pub version: Version,
-    /// Names of what differs.
+    /// Names of what differs; `unknown` alone when the log does not know the subject.
     pub differs: Vec<String>,
-    /// Whether it was put up for another call.
+    /// What the outside calls it, when it is the thing there that is at fault.
+    pub outside_id: Option<String>,
+    /// Whether it was put up for another call, or removed.
     pub repaired: bool,
+}
+
+impl Drift {
+    /// What differs when the log does not know the subject.
+    pub const UNKNOWN: &'static str = "unknown";
 }

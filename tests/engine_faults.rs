@@ -24,6 +24,11 @@ async fn fragile() -> (Engine, Faults) {
     (builder.start().await.unwrap(), faults)
 }
 
+/// Returns when nothing in this runtime has anything to do but to wait; its clock must be paused.
+async fn all_is_quiet() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}
+
 fn put(cents: i64) -> PurseCommand {
     PurseCommand::Put { cents }
 }
@@ -194,4 +199,92 @@ async fn a_store_that_refuses_checkpoints_is_asked_again_at_its_ease_also_while_
     // One every 200 ms, and the regular one.
     let refused = faults.refused_saves();
     assert!((2..=6).contains(&refused), "{refused} saves in 700 ms");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_handed_back_while_an_earlier_answer_is_due_does_not_wait_for_that_answer() {
+    let (engine, faults) = fragile().await;
+    let (hot, other) = (Purse::id("hot"), Purse::id("other"));
+    engine.execute(&other, put(1)).await.unwrap();
+    faults.refuse_events_of_type("Noted");
+    faults.hold_appends();
+
+    let busy = tokio::spawn({
+        let (engine, hot) = (engine.clone(), hot.clone());
+        async move { engine.execute(&hot, put(1)).await }
+    });
+    faults.append_is_held().await;
+    let next = tokio::spawn({
+        let (engine, hot) = (engine.clone(), hot.clone());
+        async move {
+            tokio::join!(
+                engine.execute(&hot, PurseCommand::Note { text: "no".into() }),
+                engine.execute(&other, PurseCommand::Name { name: "ada".into() }),
+                engine.execute(&other, PurseCommand::DropName)
+            )
+        }
+    });
+    all_is_quiet().await;
+    // The first batch is answered when the next is under way. In that one the note is refused at once, and behind it
+    // the name is looked up, which takes its time: the note comes back before the first batch is answered.
+    faults.delay_reads(Duration::from_millis(10));
+    faults.release_appends();
+
+    let (noted, named, dropped) = next.await.unwrap();
+    let after = engine.execute(&hot, put(1)).await.unwrap();
+
+    assert_eq!(busy.await.unwrap().unwrap().version, Version(1));
+    assert!(matches!(noted, Err(ExecuteError::Invalid { .. })), "{noted:?}");
+    assert_eq!((named.unwrap().version, dropped.unwrap().version), (Version(2), Version(3)));
+    assert_eq!(after.version, Version(2));
+}
+
+/// The journal dies over the second of two batches, when the first is durable and not answered yet.
+async fn everybody_has_an_answer_when_the_journal_dies_by(fault: AppendFault) {
+    let (engine, faults) = fragile().await;
+    let (hot, other) = (Purse::id("hot"), Purse::id("other"));
+    engine.execute(&other, put(1)).await.unwrap();
+    faults.next_append_of_type("Noted", fault);
+    faults.hold_appends();
+
+    let first = tokio::spawn({
+        let (engine, hot) = (engine.clone(), hot.clone());
+        async move { engine.execute(&hot, put(2)).await }
+    });
+    faults.append_is_held().await;
+    let second = tokio::spawn({
+        let (engine, hot, other) = (engine.clone(), hot.clone(), other.clone());
+        async move {
+            let note = PurseCommand::Note { text: "fatal".into() };
+            tokio::join!(engine.execute(&hot, put(3)), engine.execute(&other, note))
+        }
+    });
+    all_is_quiet().await;
+    faults.release_appends();
+
+    let (put_behind, noted) = second.await.unwrap();
+    let after = engine.execute(&hot, put(4)).await.unwrap();
+
+    assert_eq!(first.await.unwrap().unwrap().version, Version(1), "{fault:?}");
+    assert_eq!((put_behind.unwrap().version, noted.unwrap().version), (Version(2), Version(2)), "{fault:?}");
+    assert_eq!(after.version, Version(3), "{fault:?}");
+    let log = log(&engine).await;
+    let of_hot = log.iter().filter(|event| event.stream.key() == "hot").map(|event| &*event.json);
+    assert_eq!(of_hot.collect::<Vec<_>>(), [r#"{"cents":2}"#, r#"{"cents":3}"#, r#"{"cents":4}"#], "{fault:?}");
+    assert_eq!(log.len(), 5, "and two of the other: {fault:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_that_dies_before_an_append_leaves_nobody_without_an_answer() {
+    everybody_has_an_answer_when_the_journal_dies_by(AppendFault::PanicBefore).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_that_dies_behind_an_append_leaves_nobody_without_an_answer() {
+    everybody_has_an_answer_when_the_journal_dies_by(AppendFault::PanicBehind).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_that_arrives_after_its_aggregate_looked_for_it_is_found_all_the_same() {
+    everybody_has_an_answer_when_the_journal_dies_by(AppendFault::PanicMeanwhile).await;
 }

@@ -53,7 +53,9 @@ contract! {
     looking_up_a_username_is_exact_and_folds_case,
     a_put_that_comes_late_changes_nothing,
     deleting_removes_the_account_and_again_is_success,
-    values_that_keycloak_does_not_take_are_a_refusal_for_good,
+    values_that_keycloak_does_not_take_are_a_refusal_for_good_in_its_words,
+    removing_takes_the_one_account_and_only_while_it_carries_our_id,
+    whether_somebody_is_logged_in_is_known_until_the_sessions_end,
     an_address_verified_there_stays_verified_until_it_changes,
     listing_goes_through_every_account_page_by_page,
     logins_are_polled_once_each_oldest_first,
@@ -328,21 +330,83 @@ async fn deleting_removes_the_account_and_again_is_success(realm: &Realm) {
     assert_eq!(realm.count().await, 1, "the foreign one is there");
 }
 
-async fn values_that_keycloak_does_not_take_are_a_refusal_for_good(realm: &Realm) {
+async fn values_that_keycloak_does_not_take_are_a_refusal_for_good_in_its_words(realm: &Realm) {
     let keycloak = realm.keycloak();
     let bad = [
-        WantedUser { email: "no address".into(), ..wanted("ada") },
-        WantedUser { username: "a".into(), ..wanted("ada") },
-        WantedUser { username: "a<b>c".into(), ..wanted("ada") },
-        WantedUser { first_name: "<script>".into(), ..wanted("ada") },
-        WantedUser { last_name: "x".repeat(256), ..wanted("ada") },
+        (WantedUser { email: "no address".into(), ..wanted("ada") }, "email: error-invalid-email", "email"),
+        (
+            WantedUser { username: "aa".into(), ..wanted("ada") },
+            "username: error-invalid-length (3 to 255)",
+            "username",
+        ),
+        (
+            WantedUser { username: "x".repeat(256), ..wanted("ada") },
+            "username: error-invalid-length (3 to 255)",
+            "username",
+        ),
+        (
+            WantedUser { username: "a<b>c".into(), ..wanted("ada") },
+            "username: error-username-invalid-character",
+            "username",
+        ),
+        (
+            WantedUser { first_name: "<script>".into(), ..wanted("ada") },
+            "firstName: error-person-name-invalid-character",
+            "first_name",
+        ),
+        (
+            WantedUser { last_name: "Ada?".into(), ..wanted("ada") },
+            "lastName: error-person-name-invalid-character",
+            "last_name",
+        ),
     ];
-    for user in &bad {
+    for (user, said, field) in &bad {
         let error = keycloak.put(user, None).await.unwrap_err();
-        assert_eq!(refusal(&error), Some(Refusal::InvalidUser), "{error}");
-        assert!(!error.to_string().contains("no address"), "values stay out of messages: {error}");
+        let ProviderError::Permanent { reason: Refusal::InvalidUser, detail } = &error else { panic!("{error:?}") };
+        let expected = format!(
+            "Keycloak refuses it ({said}): change the user's {field}, or what the realm takes (Realm settings > User \
+             profile), and retry"
+        );
+        assert_eq!(*detail, expected, "the values themselves stay out of it");
     }
+    let long = WantedUser { last_name: "x".repeat(256), first_name: "<".into(), ..wanted("ada") };
+    let error = keycloak.put(&long, None).await.unwrap_err().to_string();
+    assert!(error.contains("error-invalid-length") && error.contains("error-person-name-invalid-character"), "{error}");
+    assert!(error.contains("first_name and last_name"), "{error}");
     assert_eq!(realm.count().await, 0);
+}
+
+async fn removing_takes_the_one_account_and_only_while_it_carries_our_id(realm: &Realm) {
+    let keycloak = realm.keycloak();
+    let (ada, bob) = (wanted("ada").user_id, wanted("bob").user_id);
+    let first = keycloak.put(&wanted("ada"), None).await.unwrap();
+    let attributes = json!({"essaim_user_id": [ada.to_string()]});
+    let second =
+        ProviderId(realm.create(json!({"username": "second", "enabled": true, "attributes": attributes})).await);
+    let foreign = ProviderId(realm.create(json!({"username": "foreign", "enabled": true})).await);
+
+    keycloak.remove(&second, bob).await.unwrap();
+    keycloak.remove(&foreign, ada).await.unwrap();
+    assert_eq!(realm.count().await, 3, "none of them carries that id");
+    keycloak.remove(&second, ada).await.unwrap();
+    keycloak.remove(&second, ada).await.unwrap();
+
+    assert_eq!(realm.account("second").await, None);
+    assert_eq!(realm.account("ada").await.unwrap()["id"], first.0);
+}
+
+async fn whether_somebody_is_logged_in_is_known_until_the_sessions_end(realm: &Realm) {
+    let keycloak = realm.keycloak();
+    let id = keycloak.put(&wanted("ada"), None).await.unwrap();
+    realm.set_password(&id.0).await;
+    assert!(!keycloak.is_logged_in(&id).await.unwrap());
+
+    assert_eq!(realm.login("ada").await.0, 200);
+    assert!(keycloak.is_logged_in(&id).await.unwrap());
+    keycloak.put(&WantedUser { version: 2, enabled: false, ..wanted("ada") }, Some(&id)).await.unwrap();
+
+    assert!(!keycloak.is_logged_in(&id).await.unwrap());
+    assert!(!keycloak.is_logged_in(&ProviderId("nobody".into())).await.unwrap());
 }
 
 async fn an_address_verified_there_stays_verified_until_it_changes(realm: &Realm) {

@@ -396,7 +396,7 @@ async fn what_a_user_is_refused_for_is_told_without_the_values() {
 
     let error = put(&keycloak(&server)).await;
 
-    let expected =
-        ProviderError::Permanent { reason: Refusal::InvalidUser, detail: "email: error-invalid-email".into() };
-    assert_eq!(error, expected);
+    let detail = "Keycloak refuses it (email: error-invalid-email): change the user's email, or what the realm takes \
+        (Realm settings > User profile), and retry";
+    assert_eq!(error, ProviderError::Permanent { reason: Refusal::InvalidUser, detail: detail.into() });
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use essaim::engine::SynchroniserHandle;
 use essaim::prelude::*;
 use essaim::store::LogFilter;
-use essaim::synchroniser::{Pace, Progress};
+use essaim::synchroniser::{DeadLetter, Drift, Pace, Progress, Reconciliation};
 use essaim::testing::{Faults, FaultyStore};
 use futures::StreamExt;
 use outside::{
@@ -300,12 +300,97 @@ async fn a_dead_letter_that_is_skipped_lets_what_waited_behind_it_go_on() {
     registry.behave(|_, _| Fault::None);
     process.name("ada", "y").await;
 
-    let skipped = (process.handle().skip("ada", "typed wrong").await, process.handle().skip("bob", "gone").await);
+    let skipped =
+        (process.handle().skip("ada", "typed wrong", "ann").await, process.handle().skip("bob", "gone", "ann").await);
 
     assert_eq!(skipped, (Some(true), Some(true)));
     assert_eq!(process.settled("ada", 2).await, Progress::Synced(Version(2)));
     assert_eq!(process.settled("bob", 1).await, Progress::Skipped(Version(1)));
     assert_eq!(registry.accounts(), [account("ada", 2, "y")]);
+}
+
+/// Of each subject that was skipped: the version, why it failed, who did without it, and why.
+fn skips(process: &Process) -> Vec<(String, u64, String, String, String)> {
+    let told = |letter: DeadLetter| {
+        let skip = letter.skipped.unwrap();
+        (letter.subject, letter.version.0, letter.reason, skip.by, skip.reason)
+    };
+    process.handle().skipped(None, 10).into_iter().map(|(_, letter)| told(letter)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_skipped_a_dead_letter_and_why_is_in_the_log_and_shown_for_good() {
+    let (process, registry) = fresh().await;
+    registry.behave(|_, _| Fault::Refused);
+    process.name("ada", "x").await;
+    process.settled("ada", 1).await;
+
+    assert_eq!(process.handle().skip("ada", "typed wrong", "ann").await, Some(true));
+    assert_eq!(process.handle().skip("ada", "another word", "ben").await, Some(false), "it is none any more");
+    assert_eq!(process.handle().skip("nobody", "x", "ann").await, Some(false));
+
+    let stream = process.engine.store().read_stream(Standing::id("ada").stream(), Version(1), 10).await.unwrap();
+    let [event] = &stream[..] else { panic!("one event behind the failure: {stream:?}") };
+    let recorded = essaim::aggregate::decode_event::<Standing>(event).unwrap();
+    assert_eq!(recorded, StandingEvent::SyncSkipped { version: 1, reason: "typed wrong".into() });
+    assert_eq!(event.metadata.principal, "ann");
+    let expected = ("ada".into(), 1, "400 no such name".into(), "ann".into(), "typed wrong".into());
+    assert_eq!(skips(&process), [expected.clone()]);
+    let (letter, changes) = process.handle().dead_letter("ada", 10).await.unwrap().unwrap();
+    assert_eq!((letter.skipped.unwrap().by.as_str(), changes.len()), ("ann", 1));
+
+    registry.behave(|_, _| Fault::None);
+    process.name("ada", "y").await;
+    process.settled("ada", 2).await;
+    assert_eq!(skips(&process), [expected], "what came later does not wipe it out");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_operators_who_skip_at_once_one_is_recorded_and_the_row_says_the_same() {
+    let (process, registry) = fresh().await;
+    registry.behave(|_, _| Fault::Refused);
+    process.name("ada", "x").await;
+    process.settled("ada", 1).await;
+
+    let handle = process.handle();
+    let (ann, ben) = tokio::join!(handle.skip("ada", "one", "ann"), handle.skip("ada", "two", "ben"));
+
+    let won = if ann == Some(true) { ("ann", "one") } else { ("ben", "two") };
+    assert_eq!([ann, ben].iter().filter(|skipped| **skipped == Some(true)).count(), 1, "{ann:?} {ben:?}");
+    let outcomes = process.outcomes("ada").await;
+    assert_eq!(outcomes.len(), 2, "a failure and a skip: {outcomes:?}");
+    assert_eq!(outcomes[1], StandingEvent::SyncSkipped { version: 1, reason: won.1.into() });
+    let [(_, _, _, by, reason)] = &skips(&process)[..] else { panic!("one was skipped") };
+    assert_eq!((by.as_str(), reason.as_str()), won);
+}
+
+#[test]
+fn killed_between_the_skip_in_the_log_and_the_row() {
+    let (store, registry) = (MemoryStore::new(), Registry::new());
+    registry.behave(|_, _| Fault::Refused);
+    killed_after(async {
+        // Without a checkpoint nothing but the log knows of it.
+        let process = Process::with_checkpoints(&store, &registry, Pace::default(), CALM * 100).await;
+        process.name("ada", "x").await;
+        process.settled("ada", 1).await;
+        let skipping = tokio::spawn({
+            let handle = process.handle();
+            async move { handle.skip("ada", "typed wrong", "ann").await }
+        });
+        let mut recorded = process.outcomes("ada").await;
+        while recorded.len() < 2 {
+            tokio::task::yield_now().await;
+            recorded = process.outcomes("ada").await;
+        }
+        skipping.abort();
+    });
+
+    killed_after(async {
+        let process = Process::start(&store, &registry, Pace::default()).await;
+        assert_eq!(process.settled("ada", 1).await, Progress::Skipped(Version(1)));
+        assert_eq!(skips(&process), [("ada".into(), 1, "400 no such name".into(), "ann".into(), "typed wrong".into())]);
+        assert_eq!(registry.requests().len(), 1);
+    });
 }
 
 #[tokio::test(start_paused = true)]
@@ -482,7 +567,7 @@ fn a_dead_letter_its_budget_and_what_was_skipped_survive_a_kill() {
             process.name(member, "x").await;
             process.settled(member, 1).await;
         }
-        assert_eq!(process.handle().skip("skipped", "typed wrong").await, Some(true));
+        assert_eq!(process.handle().skip("skipped", "typed wrong", "ann").await, Some(true));
         registry.behave(|_, _| Fault::Gone { after: None });
         assert_eq!(process.handle().retry("retried").await, Some(true));
     });
@@ -522,6 +607,74 @@ async fn a_pass_reports_what_drifted_outside_and_repairs_it_when_told() {
     until("the pass is over", finished).await;
     until("bob is as wanted", || registry.accounts()[1].name == "x").await;
     assert!(process.handle().reconciliation().unwrap().drifts[0].repaired);
+}
+
+async fn reconciled(process: &Process, repairs: bool) -> Reconciliation {
+    assert!(process.handle().reconcile(repairs));
+    let finished = || process.handle().reconciliation().is_some_and(|report| report.finished_at.is_some());
+    until("the pass is over", finished).await;
+    process.handle().reconciliation().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_belongs_to_nobody_is_reported_and_only_then_removed_when_told() {
+    let (process, registry) = fresh().await;
+    for member in ["ada", "bob", "cyd"] {
+        process.name(member, "x").await;
+        process.settled(member, 1).await;
+    }
+    registry.plant("zoe");
+    let is_there = |owner: &str| registry.accounts().iter().any(|account| account.owner == owner);
+
+    // Told at once, it is reported first all the same: removing cannot be undone.
+    let first = reconciled(&process, true).await;
+    let stray = |repaired| Drift {
+        subject: "zoe".into(),
+        version: Version::EMPTY,
+        differs: vec![Drift::UNKNOWN.into()],
+        outside_id: Some("4".into()),
+        repaired,
+    };
+    assert_eq!((first.checked, first.surveyed, first.drifted), (3, Some(4), 1));
+    assert_eq!(first.drifts, [stray(false)]);
+    assert!(is_there("zoe"));
+
+    registry.plant("zia");
+    assert_eq!(reconciled(&process, false).await.drifted, 2);
+    assert!(is_there("zoe"), "it was only reported");
+
+    registry.plant("zac");
+    let last = reconciled(&process, true).await;
+    let removed: Vec<_> = last.drifts.iter().map(|drift| (drift.subject.as_str(), drift.repaired)).collect();
+    assert_eq!(removed, [("zoe", true), ("zia", true), ("zac", false)]);
+    assert!(!is_there("zoe") && !is_there("zia") && is_there("zac"));
+    assert!(["ada", "bob", "cyd"].into_iter().all(is_there));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outside_that_cannot_be_listed_to_its_end_is_said_not_to_have_been() {
+    let (process, registry) = fresh().await;
+    for member in ["ada", "bob", "cyd"] {
+        process.name(member, "x").await;
+        process.settled(member, 1).await;
+    }
+    registry.plant("zoe");
+    let mut asked = 0;
+    // A page that fails now and then is asked for again.
+    registry.behave_when_looked_at(move |subject, _| {
+        asked += u32::from(subject == "all");
+        if subject == "all" && asked % 3 != 0 { Fault::Busy { after: None } } else { Fault::None }
+    });
+    let patient = reconciled(&process, false).await;
+    registry.behave_when_looked_at(
+        |subject, _| {
+            if subject == "all" { Fault::Busy { after: None } } else { Fault::None }
+        },
+    );
+    let vain = reconciled(&process, false).await;
+
+    assert_eq!((patient.checked, patient.surveyed, patient.drifted), (3, Some(4), 1));
+    assert_eq!((vain.checked, vain.surveyed, vain.drifted), (3, None, 0));
 }
 
 #[tokio::test(start_paused = true)]

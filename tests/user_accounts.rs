@@ -15,7 +15,7 @@ use essaim::domain::user::{User, UserCommand};
 use essaim::engine::SynchroniserHandle;
 use essaim::identity::double::Faults;
 use essaim::prelude::*;
-use essaim::synchroniser::{Pace, Progress};
+use essaim::synchroniser::{Pace, Progress, Reconciliation};
 use essaim::synchronisers::user_accounts::UserAccounts;
 use futures::StreamExt;
 use realm::Realm;
@@ -50,6 +50,8 @@ both! {
     a_name_that_is_somebody_elses_there_is_a_dead_letter_until_an_operator_retries_it,
     a_dead_letter_heals_by_a_later_change_once_it_is_skipped,
     an_account_that_was_removed_or_changed_there_is_reported_and_made_as_wanted_when_told,
+    an_account_with_an_id_of_ours_that_is_nobodys_here_is_reported_and_then_removed_when_told,
+    what_the_realm_does_not_take_is_a_dead_letter_that_says_so_in_its_words_and_what_to_do,
 }
 
 /// The log, the users in it, and the synchroniser that works the realm.
@@ -95,13 +97,18 @@ impl Desk {
 
     /// Waits for the end of a pass and returns what drifted, by user.
     async fn reconcile(&self, repairs: bool) -> Vec<(String, Vec<String>)> {
+        let report = self.reconciled(repairs).await;
+        report.drifts.into_iter().map(|drift| (drift.subject, drift.differs)).collect()
+    }
+
+    /// Waits for the end of a pass and returns its report.
+    async fn reconciled(&self, repairs: bool) -> Reconciliation {
         assert!(self.handle().reconcile(repairs));
         eventually("the pass is over", || {
             self.handle().reconciliation().is_some_and(|report| report.finished_at.is_some())
         })
         .await;
-        let report = self.handle().reconciliation().unwrap();
-        report.drifts.into_iter().map(|drift| (drift.subject, drift.differs)).collect()
+        self.handle().reconciliation().unwrap()
     }
 }
 
@@ -190,7 +197,7 @@ async fn a_dead_letter_heals_by_a_later_change_once_it_is_skipped(realm: &Realm)
     desk.settled(ada, version).await;
     let later = desk.tell(ada, json!({"Update": {"username": "augusta"}})).await;
 
-    assert_eq!(desk.handle().skip(&ada.to_string(), "renamed instead").await, Some(true));
+    assert_eq!(desk.handle().skip(&ada.to_string(), "renamed instead", "ann").await, Some(true));
 
     assert_eq!(desk.settled(ada, later).await, Progress::Synced(later));
     assert_eq!(realm.account("augusta").await.unwrap()["attributes"]["essaim_user_id"], json!([ada.to_string()]));
@@ -221,6 +228,47 @@ async fn an_account_that_was_removed_or_changed_there_is_reported_and_made_as_wa
     let linked = serde_json::to_value(desk.recorded(ids[0]).await.last().unwrap()).unwrap();
     let anew = realm.account("ada").await.unwrap()["id"].clone();
     assert_eq!(linked, json!({"IdentityLinked": {"provider_id": anew}}));
+}
+
+async fn an_account_with_an_id_of_ours_that_is_nobodys_here_is_reported_and_then_removed_when_told(realm: &Realm) {
+    let (desk, ada, nobody) = (Desk::at(realm).await, Uuid::from_u128(1), Uuid::from_u128(9));
+    desk.brings(ada, register("ada")).await;
+    realm.create(json!({"username": "somebody-elses", "enabled": true})).await;
+    let attributes = json!({"essaim_user_id": [nobody.to_string()], "essaim_version": ["1"]});
+    let stray = realm.create(json!({"username": "stray", "enabled": true, "attributes": attributes})).await;
+
+    let reported = desk.reconciled(false).await;
+    assert_eq!((reported.checked, reported.surveyed, reported.drifted), (1, Some(2), 1), "{reported:?}");
+    let [drift] = &reported.drifts[..] else { panic!("{reported:?}") };
+    assert_eq!((&drift.subject, &drift.outside_id), (&nobody.to_string(), &Some(stray)));
+    assert_eq!((&*drift.differs, drift.repaired), (&["unknown".to_owned()][..], false));
+    assert_eq!(realm.count().await, 3, "it was only reported");
+
+    assert!(desk.reconciled(true).await.drifts[0].repaired);
+    assert_eq!(realm.account("stray").await, None);
+    assert!(realm.account("somebody-elses").await.is_some() && realm.account("ada").await.is_some());
+    assert_eq!(desk.reconciled(true).await.drifts, []);
+}
+
+async fn what_the_realm_does_not_take_is_a_dead_letter_that_says_so_in_its_words_and_what_to_do(realm: &Realm) {
+    let (desk, ada, bob) = (Desk::at(realm).await, Uuid::from_u128(1), Uuid::from_u128(2));
+    let mut refused = register("ada");
+    refused["Register"]["first_name"] = json!("Ada <3");
+    let version = desk.tell(ada, refused).await;
+    let mut long = register("bob");
+    long["Register"]["email"] = json!(format!("b@{}.org", ["x".repeat(60), "y".repeat(60), "z".repeat(60)].join(".")));
+    desk.brings(bob, long).await;
+
+    let Progress::Failed(letter) = desk.settled(ada, version).await else { panic!("it is no dead letter") };
+
+    let said = "invalid_user: Keycloak refuses it (firstName: error-person-name-invalid-character): change the user's \
+        first_name, or what the realm takes (Realm settings > User profile), and retry";
+    assert_eq!((letter.reason.as_str(), letter.permanent), (said, true));
+    let recorded = serde_json::to_value(desk.recorded(ada).await).unwrap();
+    assert_eq!(recorded, json!([{"IdentitySyncFailed": {"version": 1, "reason": said, "permanent": true}}]));
+    let later = desk.tell(ada, json!({"Update": {"first_name": "Ada"}})).await;
+    assert_eq!(desk.handle().retry(&ada.to_string()).await, Some(true));
+    assert_eq!(desk.settled(ada, later).await, Progress::Synced(later));
 }
 
 /// How many users go through the storm; the long campaign takes 10,000.

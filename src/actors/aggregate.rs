@@ -90,7 +90,7 @@ impl<A: Aggregate> Actor for AggregateActor<A> {
         instance: &mut Instance<A>,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            Message::Execute(request, reply) => instance.execute(*request, reply),
+            Message::Execute(request, reply) => instance.execute(request, reply),
             Message::Loaded(number, loaded) if number == instance.load_number => instance.loaded(loaded),
             Message::Loaded(..) => {}
             Message::HandedBack(append, fault) => instance.handed_back(*append, fault),
@@ -124,7 +124,6 @@ struct Fallen<A: Aggregate> {
     request: Box<Request<A>>,
     reply: Reply,
     fault: Fault,
-    event_count: usize,
 }
 
 /// One aggregate instance.
@@ -191,9 +190,8 @@ impl<A: Aggregate> Instance<A> {
         }
     }
 
-    fn execute(&mut self, request: Request<A>, reply: Reply) {
+    fn execute(&mut self, request: Box<Request<A>>, reply: Reply) {
         self.forget_what_is_durable();
-        let request = Box::new(request);
         match self.phase {
             Phase::Ready if self.generation == self.runtime.feed.generation() => self.decide(request, reply),
             // The log went backwards, and with it perhaps this stream.
@@ -341,13 +339,13 @@ impl<A: Aggregate> Instance<A> {
         self.forget_what_is_durable();
         self.phase = Phase::Settling;
         let at = self.decided.iter().position(|decided| decided.number == append.number);
-        let Some(decided) = at.and_then(|at| self.decided.remove(at)) else {
+        let Some(mut decided) = at.and_then(|at| self.decided.remove(at)) else {
             // Durable, as is known by now, but the journal failed before it could answer.
             append.reply.send(Answer::Unknown);
             return self.load_when_settled();
         };
-        let event_count = append.events.len();
-        self.fallen.push(Fallen { request: decided.request, reply: append.reply, fault, event_count });
+        decided.request.in_doubt |= matches!(fault, Fault::Unknown) && !append.events.is_empty();
+        self.fallen.push(Fallen { request: decided.request, reply: append.reply, fault });
         self.load_when_settled();
     }
 
@@ -367,7 +365,7 @@ impl<A: Aggregate> Instance<A> {
         self.generation = self.runtime.feed.generation();
         self.seen.clear();
         // An append of unknown outcome is looked for among the events themselves, which a snapshot would hide.
-        let look_for_events = self.fallen.iter().any(|fallen| matches!(fallen.fault, Fault::Unknown));
+        let look_for_events = self.fallen.iter().any(|fallen| fallen.request.in_doubt);
         let schema =
             A::snapshots().map(|policy| policy.schema_version).filter(|_| !look_for_events && !self.ignore_snapshot);
         let request = LoadRequest { stream: self.stream.clone(), snapshot_schema: schema };
@@ -398,7 +396,7 @@ impl<A: Aggregate> Instance<A> {
             self.phase = Phase::Cold;
             return self.answer_all(|_| Answer::Quarantined(reason.clone()));
         }
-        if self.fallen.iter().any(|fallen| matches!(fallen.fault, Fault::Unknown)) {
+        if self.fallen.iter().any(|fallen| fallen.request.in_doubt) {
             self.seen.extend(events);
         }
         if last {
@@ -444,7 +442,7 @@ impl<A: Aggregate> Instance<A> {
     }
 
     fn settle(&mut self, fallen: Fallen<A>, seen: &[RecordedEvent]) {
-        let Fallen { mut request, reply, fault, event_count } = fallen;
+        let Fallen { mut request, reply, fault } = fallen;
         match fault {
             Fault::Invalid(what) => reply.send(Answer::Invalid(what)),
             Fault::Aborted(what) => reply.send(Answer::Failed(what)),
@@ -453,9 +451,10 @@ impl<A: Aggregate> Instance<A> {
                 let outcome = Outcome::ClaimRefused { version: self.version, position: Default::default(), claim };
                 self.append(request, reply, Draft::without_events(Verdict::Outcome(outcome)));
             }
-            Fault::Unknown
-                if event_count > 0
-                    && let Some(event) = last_event_of(&request, event_count, seen) =>
+            // What was in doubt once can arrive after the load that did not find it; then a later append falls by it.
+            Fault::Cut | Fault::Unknown
+                if request.in_doubt
+                    && let Some(event) = last_event_of(&request, seen) =>
             {
                 let outcome = Outcome::Committed { version: event.version, position: event.position };
                 reply.send(Answer::Outcome(outcome));
@@ -506,13 +505,10 @@ fn begin_lineage<A: Aggregate>(generation: u64, myself: &ActorRef<Message<A>>) -
 }
 
 /// The last event of a command whose outcome was unknown, if it is in the log after all.
-fn last_event_of<'a, A: Aggregate>(
-    request: &Request<A>,
-    count: usize,
-    seen: &'a [RecordedEvent],
-) -> Option<&'a RecordedEvent> {
-    let id = request.command_id.event_id(count - 1);
-    seen.iter().rev().find(|event| event.event_id == id)
+fn last_event_of<'a, A: Aggregate>(request: &Request<A>, seen: &'a [RecordedEvent]) -> Option<&'a RecordedEvent> {
+    let first = seen.iter().position(|event| event.event_id == request.command_id.event_id(0))?;
+    let its_own = |(n, event): &(usize, &RecordedEvent)| event.event_id == request.command_id.event_id(*n);
+    seen[first..].iter().enumerate().take_while(its_own).last().map(|(_, event)| event)
 }
 
 fn difference(before: Vec<Claim>, after: Vec<Claim>) -> ClaimDelta {

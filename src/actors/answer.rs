@@ -49,6 +49,8 @@ pub(crate) struct Request<A: Aggregate> {
     pub(crate) keep: Option<Keep>,
     /// How often it was decided again.
     pub(crate) rounds: u32,
+    /// Whether an append of it may be in the log, or may still come there, whatever became of later ones.
+    pub(crate) in_doubt: bool,
 }
 
 /// Says that the outcome is kept, and under which fingerprint.

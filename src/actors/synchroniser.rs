@@ -9,6 +9,7 @@
 //! backoff  pauses between attempts               breaker  leave for calls, or for one probe
 //! call     one subject worked off                follow   pulls events into rows
 //! save     checkpoints                           reconcile  a slow pass that looks for drift
+//! skip     an operator does without a version    survey     what is outside and belongs to nobody
 //! ```
 //! A kill at any instant is harmless: what was under way is pending again in the rows of the last checkpoint and the
 //! log behind it, the outside knows its subjects, and outcomes are recorded under ids that repeat.
@@ -37,8 +38,8 @@ use crate::health::ProjectionState;
 use crate::limits::Limits;
 use crate::projections::{Row, TableSpec};
 use crate::store::{SharedStore, StoreError};
-use crate::stream::GlobalPosition;
-use crate::synchroniser::{Failure, Outcome, Pace, Synchroniser};
+use crate::stream::{GlobalPosition, Version};
+use crate::synchroniser::{Failure, Outcome, Pace, Skip, Synchroniser};
 
 pub(crate) mod backoff;
 pub(crate) mod book;
@@ -48,6 +49,8 @@ mod follow;
 pub(crate) mod reconcile;
 pub(crate) mod row;
 mod save;
+mod skip;
+mod survey;
 
 /// What a synchroniser's actor is told.
 pub(crate) enum Message {
@@ -72,8 +75,8 @@ pub(crate) enum Message {
 pub(crate) enum Change {
     /// Try a dead letter again.
     Retry(String),
-    /// Do without the version that failed.
-    Skip(String, String),
+    /// Do without the version that failed, as is recorded in the log.
+    Skip { subject: String, version: Version, skip: Skip, position: GlobalPosition },
     /// Bring again what was settled.
     Repair(String),
 }
@@ -421,7 +424,7 @@ impl<S: Synchroniser> Working<S> {
             return;
         }
         let now = self.worker.clock.now();
-        let (Change::Retry(subject) | Change::Skip(subject, _) | Change::Repair(subject)) = change;
+        let (Change::Retry(subject) | Change::Skip { subject, .. } | Change::Repair(subject)) = change;
         let mut book = self.worker.book();
         if book.get(subject).is_none() {
             // Whoever asked and went away misses nothing.
@@ -430,7 +433,7 @@ impl<S: Synchroniser> Working<S> {
         }
         let is_changed = book.change(subject, now, |row| match change {
             Change::Retry(_) => row.retry(),
-            Change::Skip(_, reason) => row.skip(reason),
+            Change::Skip { version, skip, position, .. } => row.skip(*version, skip.clone(), *position),
             Change::Repair(_) if row.is_pending() || row.parked.is_some() => false,
             Change::Repair(_) => {
                 row.unsettle();

@@ -19,13 +19,15 @@ use uuid::Uuid;
 
 use self::issuer::{Issuer, IssuerError};
 use self::keys::Keys;
-pub(crate) use self::roles::ADMIN;
+pub(crate) use self::roles::{ADMIN, needed};
 use self::settings::Settings;
 use self::token::{Refused, Verifier, bearer};
 use super::config::Config;
 use super::failure::Failure;
-use super::problem::Problem;
+use super::problem::{Problem, pages};
 use super::request::headers::principal;
+use crate::clock::SystemClock;
+use crate::engine::Check;
 
 mod issuer;
 mod keys;
@@ -53,7 +55,20 @@ impl Authentication {
     pub fn of(config: &Config) -> Result<Self, Failure> {
         let Some(settings) = Settings::of(config)? else { return Ok(Self::off()) };
         let issuer = Issuer::new(&settings).map_err(|error| Failure::Stopped(error.to_string()))?;
-        Ok(Self(Some(Arc::new(Verifier::new(Arc::new(Keys::new(issuer)), settings)))))
+        let verifier = Verifier::new(Arc::new(Keys::new(issuer)), settings, Arc::new(SystemClock));
+        Ok(Self(Some(Arc::new(verifier))))
+    }
+
+    /// Whether tokens can be verified; none where none are asked for. Without a key the issuer is asked for some.
+    pub(crate) async fn health(&self) -> Option<Check> {
+        let keys = self.0.as_ref()?.keys();
+        let (ok, detail) = match keys.usable().await {
+            Ok(number) => (true, format!("{number} keys of the issuer")),
+            Err(why) => {
+                (false, format!("no key of the token issuer: {why}; `essaim doctor` checks auth_issuer and its keys"))
+            }
+        };
+        Some(Check { name: "tokens".into(), ok, detail })
     }
 
     async fn caller(&self, headers: &HeaderMap, uri: &Uri) -> Result<Caller, Problem> {
@@ -96,6 +111,18 @@ impl Caller {
     pub(crate) fn has(&self, role: &str) -> bool {
         self.roles.contains(role) || self.roles.contains(ADMIN)
     }
+
+    /// Lets pass who may give these roles to somebody: one that opens something here, only who has it.
+    ///
+    /// # Errors
+    /// `forbidden`, with the role.
+    pub(crate) fn may_give<'a>(&self, roles: impl IntoIterator<Item = &'a str>) -> Result<(), Problem> {
+        let missing = roles.into_iter().find(|role| roles::opens_something(role) && !self.has(role));
+        missing.map_or(Ok(()), |role| {
+            let detail = format!("only who has the role {role} may give it to somebody");
+            Err(Problem::new("forbidden", detail))
+        })
+    }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
@@ -123,7 +150,8 @@ pub(super) async fn guard(State(authentication): State<Authentication>, mut requ
     if let (Some(route), Some(_)) = (&route, &authentication.0) {
         match roles::needed(request.method(), route.as_str()) {
             Some(role) if caller.has(role) => {}
-            role => return forbidden(role).into_response(),
+            Some(role) => return forbidden(role).into_response(),
+            None => return undeclared(route.as_str()).into_response(),
         }
     }
     request.extensions_mut().insert(caller);
@@ -142,15 +170,21 @@ fn unauthorized(refused: Refused) -> Problem {
     challenged("unauthenticated", detail.to_owned(), &challenge)
 }
 
-fn forbidden(role: Option<&str>) -> Problem {
+fn forbidden(role: &str) -> Problem {
     counter!("essaim_tokens_refused_total", "reason" => "forbidden").increment(1);
-    match role {
-        Some(role) => {
-            let challenge = format!("Bearer realm=\"essaim\", error=\"insufficient_scope\", scope=\"{role}\"");
-            challenged("forbidden", format!("this needs the role {role}"), &challenge)
-        }
-        None => Problem::new("forbidden", "nobody may do this: it declares no role"),
+    let challenge = format!("Bearer realm=\"essaim\", error=\"insufficient_scope\", scope=\"{role}\"");
+    challenged("forbidden", format!("this needs the role {role}"), &challenge)
+}
+
+/// A method that the address does not take, as far as the table knows. What takes it all the same was forgotten in the
+/// table, and is not reached.
+fn undeclared(route: &str) -> Problem {
+    let methods = roles::methods(route).join(",");
+    if methods.is_empty() {
+        return Problem::new("forbidden", "nobody may do this: it declares no role");
     }
+    let allow = HeaderValue::from_str(&methods).expect("methods are ASCII");
+    pages::no_such_method().with(header::ALLOW, allow)
 }
 
 fn challenged(code: &'static str, detail: String, challenge: &str) -> Problem {

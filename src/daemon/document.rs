@@ -2,15 +2,23 @@
 
 use uuid::Uuid;
 
+use super::health;
+use super::metrics;
 use super::problem::ProblemBody;
+
+pub(crate) mod access;
 
 /// The document that describes every route; they add themselves to it.
 #[derive(utoipa::OpenApi)]
-#[openapi(info(
-    title = "Essaim",
-    description = "Payments, taken durably. A success is in the log, every answer says the position it was given at, \
-                   and whatever is refused says why: `application/problem+json` with a `code` from `/problems/{code}`."
-))]
+#[openapi(
+    info(
+        title = "Essaim",
+        description = "Payments and users, kept durably. A success is in the log, every answer says the position it \
+                       was given at, and whatever is refused says why: `application/problem+json` with a `code` from \
+                       `/problems/{code}`."
+    ),
+    paths(health::live, health::ready, metrics::show)
+)]
 pub(crate) struct Document;
 
 /// Headers of every command.
@@ -185,6 +193,9 @@ mod tests {
         let found: BTreeSet<String> = operations(&document).into_iter().map(|(route, _)| route).collect();
 
         let routes = "DELETE /v1/users/{id}
+            GET /livez
+            GET /metrics
+            GET /readyz
             GET /problems/{code}
             GET /v1/audit
             GET /v1/users
@@ -237,7 +248,7 @@ mod tests {
         let document = document();
         for (route, operation) in operations(&document) {
             let expected: &[&str] = match route.as_str() {
-                route if route.contains("/admin/") || route.contains("/problems/") => continue,
+                route if route.contains("/admin/") || !route.contains("/v1/") => continue,
                 route if route.starts_with("GET") => &["Essaim-At-Least", "Essaim-Wait-Ms", "Essaim-Correlation-Id"],
                 "POST /v1/payments" | "POST /v1/users" => {
                     &["Idempotency-Key", "Essaim-Deadline-Ms", "Essaim-Causation-Id"]
@@ -254,13 +265,37 @@ mod tests {
         let document = document();
         for (route, operation) in operations(&document) {
             for (status, response) in operation["responses"].as_object().unwrap() {
-                if status.starts_with('2') {
+                if status.starts_with('2') || route == "GET /readyz" {
                     continue;
                 }
                 let schema = &response["content"]["application/problem+json"]["schema"]["$ref"];
                 assert_eq!(schema, "#/components/schemas/Problem", "{route} {status}");
                 assert!(status != "503" || response["headers"]["Retry-After"].is_object(), "{route}");
             }
+        }
+    }
+
+    #[test]
+    fn every_operation_below_v1_says_which_role_it_needs_and_no_other_asks_for_a_token() {
+        let document = document();
+        assert_eq!(document["components"]["securitySchemes"]["token"]["scheme"], "bearer");
+        for (route, operation) in operations(&document) {
+            let role = operation["security"][0]["token"][0].as_str();
+            assert_eq!(role.is_some(), route.contains(" /v1/"), "{route}");
+            let Some(role) = role else { continue };
+            assert!(operation["description"].as_str().unwrap().contains(&format!("`{role}`")), "{route}");
+            let answers = &operation["responses"];
+            assert!(answers["401"].is_object() && answers["403"].is_object(), "{route}");
+        }
+    }
+
+    #[test]
+    fn commands_of_users_can_wait_and_nothing_else_can() {
+        let document = document();
+        for (route, operation) in operations(&document) {
+            let parameters = operation["parameters"].as_array().into_iter().flatten();
+            let can_wait = parameters.filter(|found| found["in"] == "query").any(|found| found["name"] == "wait");
+            assert_eq!(can_wait, route.contains("/v1/users") && !route.starts_with("GET"), "{route}");
         }
     }
 

@@ -4,7 +4,7 @@
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
@@ -13,10 +13,11 @@ use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 use tracing::{Instrument, Span, debug, error, field, info_span, warn};
-use uuid::Uuid;
 
 use super::config::Config;
 use super::metrics::RequestCount;
+use super::problem::Problem;
+use super::request::headers::correlation_id;
 
 /// Wraps the routes. `draining` ends streams that would otherwise never end.
 pub(crate) fn wrap(routes: Router, config: &Config, draining: CancellationToken) -> Router {
@@ -36,7 +37,8 @@ async fn observe(request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
     let span = info_span!("request", %method, route, correlation_id = field::Empty);
-    if let Some(id) = correlation_id(request.headers()) {
+    // One that cannot be read is refused by whoever needs it.
+    if let Ok(Some(id)) = correlation_id(request.headers()) {
         span.record("correlation_id", field::display(id));
     }
     let mut response = next.run(request).instrument(span.clone()).await;
@@ -68,18 +70,7 @@ async fn end_with_the_daemon(State(draining): State<CancellationToken>, request:
 
 /// The panic's own words go to the log by the hook, not to the client.
 fn defect() -> Response {
-    const BODY: &str = r#"{"type":"about:blank","title":"Internal error","status":500,"detail":"a defect in the daemon; see its log","code":"internal"}"#;
-    (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "application/problem+json")], BODY).into_response()
-}
-
-/// `Essaim-Correlation-Id`, else the trace id of `traceparent` (W3C Trace Context §3.2.2), else none.
-fn correlation_id(headers: &HeaderMap) -> Option<Uuid> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let own = text("essaim-correlation-id").and_then(|id| Uuid::try_parse(id).ok());
-    own.or_else(|| {
-        let trace_id = text("traceparent")?.split('-').nth(1)?;
-        Uuid::try_parse(trace_id).ok().filter(|id| trace_id.len() == 32 && !id.is_nil())
-    })
+    Problem::new("internal", "a defect in the daemon; see its log").into_response()
 }
 
 #[cfg(test)]
@@ -91,23 +82,6 @@ mod tests {
 
     use super::*;
     use crate::daemon::config::layers::Layers;
-
-    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect()
-    }
-
-    #[test]
-    fn the_correlation_id_is_the_clients_own_else_that_of_its_trace() {
-        let own = ("essaim-correlation-id", "0190a3c4-0000-7000-8000-000000000001");
-        let trace = ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
-
-        let both = correlation_id(&headers(&[own, trace])).unwrap();
-        let traced = correlation_id(&headers(&[trace])).unwrap();
-
-        assert_eq!(both.to_string(), own.1);
-        assert_eq!(traced.simple().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
-        assert_eq!(correlation_id(&headers(&[("traceparent", "garbage")])), None);
-    }
 
     fn wrapped() -> Router {
         let routes = Router::new()

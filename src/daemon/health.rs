@@ -9,28 +9,36 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 
+use super::auth::Authentication;
 use crate::engine::{Check, Engine};
 
 /// How long the parts may take to say how they are.
 const HEALTH_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What `/livez` and `/readyz` answer.
-#[derive(Debug, Serialize)]
-struct Report {
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Health)]
+pub(crate) struct Report {
+    /// `ok`, or `unavailable` when a check fails.
     status: &'static str,
+    /// One entry a part.
     checks: Vec<Entry>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = HealthCheck)]
 struct Entry {
+    /// The part.
     name: String,
+    /// Whether it is as it should be.
     ok: bool,
+    /// How it is; where it fails, why.
     detail: String,
 }
 
 /// `/livez` (the process answers) and `/readyz` (every part is as it should be, one entry each).
-pub(crate) fn routes(engine: Engine) -> Router {
-    Router::new().route("/livez", get(live)).route("/readyz", get(ready)).with_state(engine)
+pub(crate) fn routes(engine: Engine, authentication: Authentication) -> Router {
+    Router::new().route("/livez", get(live)).route("/readyz", get(ready)).with_state((engine, authentication))
 }
 
 /// The same two while the engine is being started, and 503 for everything else.
@@ -41,13 +49,24 @@ pub(crate) fn routes_while_starting() -> Router {
         .fallback(async || not_started())
 }
 
-async fn live() -> Response {
+/// Whether the process answers.
+#[utoipa::path(get, path = "/livez", operation_id = "live", tag = "operation",
+    responses((status = 200, body = Report, description = "It does")))]
+pub(crate) async fn live() -> Response {
     answer(vec![check("process", true, "answering")])
 }
 
-async fn ready(State(engine): State<Engine>) -> Response {
-    let checks = tokio::time::timeout(HEALTH_DEADLINE, engine.health()).await;
-    answer(checks.unwrap_or_else(|_| vec![check("engine", false, "no answer within 5 s")]))
+/// Whether every part is as it should be; which is not, and why.
+#[utoipa::path(get, path = "/readyz", operation_id = "ready", tag = "operation",
+    responses((status = 200, body = Report, description = "Every check passes"),
+        (status = 503, body = Report, description = "One or more checks fail; each says why")))]
+pub(crate) async fn ready(State((engine, authentication)): State<(Engine, Authentication)>) -> Response {
+    let parts = tokio::time::timeout(HEALTH_DEADLINE, engine.health());
+    let tokens = tokio::time::timeout(HEALTH_DEADLINE, authentication.health());
+    let (parts, tokens) = tokio::join!(parts, tokens);
+    let mut checks = parts.unwrap_or_else(|_| vec![check("engine", false, "no answer within 5 s")]);
+    checks.extend(tokens.unwrap_or_else(|_| Some(check("tokens", false, "the issuer does not answer within 5 s"))));
+    answer(checks)
 }
 
 fn answer(checks: Vec<Check>) -> Response {

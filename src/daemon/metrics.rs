@@ -85,7 +85,10 @@ impl Drop for RequestCount {
     }
 }
 
-async fn show(State(recorder): State<Recorder>) -> ([(header::HeaderName, &'static str); 1], String) {
+/// Counters and gauges as Prometheus reads them.
+#[utoipa::path(get, path = "/metrics", operation_id = "metrics", tag = "operation",
+    responses((status = 200, body = String, description = "Prometheus's text format", content_type = "text/plain")))]
+pub(crate) async fn show(State(recorder): State<Recorder>) -> ([(header::HeaderName, &'static str); 1], String) {
     recorder.process.collect();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], recorder.prometheus.render())
 }

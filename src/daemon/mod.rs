@@ -97,7 +97,7 @@ pub fn router(state: AppState) -> axum::Router {
 }
 
 fn documented() -> (axum::Router<AppState>, utoipa::openapi::OpenApi) {
-    OpenApiRouter::with_openapi(Document::openapi())
+    let (routes, mut document) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(payments::create, payments::queries::list))
         .routes(routes!(payments::queries::statistics))
         .routes(routes!(payments::queries::get))
@@ -129,7 +129,9 @@ fn documented() -> (axum::Router<AppState>, utoipa::openapi::OpenApi) {
         .routes(routes!(synchronisers::dead_letters::retry))
         .routes(routes!(synchronisers::dead_letters::skip))
         .routes(routes!(pages::explain))
-        .split_for_parts()
+        .split_for_parts();
+    document::access::add(&mut document);
+    (routes, document)
 }
 
 /// Every answer names the correlation id that its request brought, refusals too.

@@ -63,16 +63,15 @@ pub(crate) async fn serve(config: Config, take_over: TakeOver) -> Result<(), Fai
     if let Some(provider) = provider {
         provider.poll(&engine, &config, draining.clone());
     }
+    let health = health::routes(engine.clone(), authentication.clone());
     let state = AppState {
         engine: engine.clone(),
         payment_expiry: config.payment_expiry(),
         read_wait: config.read_wait_ms.milliseconds(),
         authentication,
     };
-    let routes = super::router(state)
-        .merge(health::routes(engine.clone()))
-        .merge(recorder.routes())
-        .method_not_allowed_fallback(unknown_method);
+    let routes =
+        super::router(state).merge(health).merge(recorder.routes()).method_not_allowed_fallback(unknown_method);
     front.open(edge::wrap(routes, &config, draining.clone()));
     announce(address);
 

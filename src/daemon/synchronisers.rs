@@ -87,6 +87,9 @@ pub(crate) struct ReconciliationShape {
     checked: u64,
     /// Those that could not be looked at, or were changed meanwhile.
     passed_over: u64,
+    /// Things outside that carry an id of ours; null until they are listed to the end.
+    surveyed: Option<u64>,
+    /// Those that are not as wanted, and those outside that belong to nobody here.
     drifted: u64,
     /// The first 1,000 of them.
     drifts: Vec<DriftShape>,
@@ -100,29 +103,33 @@ impl ReconciliationShape {
             repair: report.repairs,
             checked: report.checked,
             passed_over: report.passed_over,
+            surveyed: report.surveyed,
             drifted: report.drifted,
             drifts: report.drifts.into_iter().map(DriftShape::of).collect(),
         }
     }
 }
 
-/// A subject that is not outside as it should be.
+/// A subject that is not outside as it should be, or something outside that belongs to nobody here.
 #[derive(Serialize, utoipa::ToSchema)]
 #[schema(as = Drift)]
 pub(crate) struct DriftShape {
+    /// The subject, or the id of ours that the thing outside carries.
     subject: String,
-    /// The version that should be outside.
+    /// The version that should be outside; 0 when there is no such subject.
     version: u64,
-    /// Names of what differs.
+    /// Names of what differs: fields, `missing`, `left over`; `unknown` when there is no such subject.
     differs: Vec<String>,
-    /// Whether it was put up for another call.
+    /// What the outside calls the thing that belongs to nobody; else null.
+    outside_id: Option<String>,
+    /// Whether it was put up for another call, or removed.
     repaired: bool,
 }
 
 impl DriftShape {
     fn of(drift: Drift) -> Self {
-        let Drift { subject, version, differs, repaired } = drift;
-        Self { subject, version: version.0, differs, repaired }
+        let Drift { subject, version, differs, outside_id, repaired } = drift;
+        Self { subject, version: version.0, differs, outside_id, repaired }
     }
 }
 
@@ -154,7 +161,8 @@ pub(crate) async fn get(
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "describes the body for the document; it is read field by field")]
 pub(crate) struct ReconcileBody {
-    /// Whether what drifted is brought again; false when absent.
+    /// Whether what drifted is brought again, and what the report before this one calls `unknown` is removed; false
+    /// when absent.
     repair: Option<bool>,
 }
 

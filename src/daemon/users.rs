@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use self::boundary::Boundary;
 use super::AppState;
+use super::auth::Caller;
 use super::document::{CommandParams, CommandProblems, CreateProblems, Gone, IfMatchParams};
 use super::execute::{Done, execute};
 use super::problem::Problem;
@@ -54,7 +55,7 @@ pub(crate) struct RegisterBody {
     last_name: String,
     /// The organisation it belongs to, for good.
     organization_id: Uuid,
-    /// `[a-z][a-z0-9_-]*` each; none when absent.
+    /// `[a-z][a-z0-9_-]*` each; none when absent. One that opens something here only who has it may give.
     roles: Option<Vec<String>>,
 }
 
@@ -68,6 +69,7 @@ pub(crate) struct RegisterBody {
         ("Idempotency-Replayed" = bool, description = "`true` when this is the stored answer"))), CreateProblems, Gone))]
 pub(crate) async fn register(
     State(state): State<AppState>,
+    caller: Caller,
     boundary: Boundary,
     parameters: Parameters,
     headers: CommandHeaders,
@@ -80,6 +82,9 @@ pub(crate) async fn register(
     let id = body.optional("id", |value| text(value).and_then(|id| uuid(&id).ok_or("must be a UUID".to_owned())));
     let (organization_id, command) = registration(body)?;
     boundary.narrow(Some(organization_id))?;
+    if let UserCommand::Register { roles, .. } = &command {
+        caller.may_give(names(roles))?;
+    }
     // Made from the command's id, so that a retry makes the same one.
     let id = id.unwrap_or_else(|| headers.command_id.aggregate_id());
     let mut response = execute::<User>(&state, id, command, headers).await?;
@@ -119,6 +124,10 @@ fn read_roles(value: Value) -> Result<Roles, String> {
     let Value::Array(names) = value else { return Err("must be a list of names of roles".into()) };
     let names: Result<std::collections::BTreeSet<RoleName>, _> = names.into_iter().map(parsed).collect();
     Roles::try_from(names?).map_err(|error| error.to_string())
+}
+
+fn names(roles: &Roles) -> impl Iterator<Item = &str> {
+    roles.iter().map(RoleName::as_str)
 }
 
 /// What of a user is changed; what is absent or null stays.
@@ -165,7 +174,8 @@ pub(crate) async fn update(
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "describes the body for the document; it is read field by field")]
 pub(crate) struct RolesBody {
-    /// All of them: `[a-z][a-z0-9_-]*` each, at most 100.
+    /// All of them: `[a-z][a-z0-9_-]*` each, at most 100. One that opens something here only who has it may give,
+    /// also again.
     roles: Vec<String>,
 }
 
@@ -179,6 +189,7 @@ pub(crate) struct RolesBody {
 pub(crate) async fn assign_roles(
     State(state): State<AppState>,
     Id(user): Id,
+    caller: Caller,
     boundary: Boundary,
     parameters: Parameters,
     headers: CommandHeaders,
@@ -188,6 +199,7 @@ pub(crate) async fn assign_roles(
     let roles = body.required("roles", read_roles);
     body.finish()?;
     let roles = roles.expect("a body without faults has roles");
+    caller.may_give(names(&roles))?;
     execute_within(boundary, &state, user, UserCommand::AssignRoles { roles }, headers).await
 }
 

@@ -17,6 +17,8 @@ pub struct Identity {
     synced: Version,
     /// The last failure: a hopeless one outranks one of the same version that is not.
     failed: (Version, bool),
+    /// The last version that an operator does without.
+    skipped: Version,
 }
 
 /// What can be asked of it.
@@ -37,6 +39,13 @@ pub enum IdentityCommand {
         reason: Reason,
         /// Whether trying again is hopeless until somebody changes something.
         permanent: bool,
+    },
+    /// Notes that an operator does without this version.
+    RecordSyncSkipped {
+        /// Version of the user.
+        version: Version,
+        /// The operator's words.
+        reason: Reason,
     },
 }
 
@@ -61,6 +70,13 @@ pub enum IdentityEvent {
         reason: Reason,
         /// Whether trying again is hopeless until somebody changes something.
         permanent: bool,
+    },
+    /// An operator, whom the event's metadata name, does without the version that failed.
+    IdentitySyncSkipped {
+        /// Version of the user.
+        version: Version,
+        /// The operator's words.
+        reason: Reason,
     },
 }
 
@@ -105,6 +121,12 @@ impl Aggregate for Identity {
                 });
                 failed.into_iter().collect()
             }
+            IdentityCommand::RecordSyncSkipped { version, reason } => {
+                let is_newer = *version > self.synced.max(self.skipped);
+                let skipped =
+                    is_newer.then(|| IdentityEvent::IdentitySyncSkipped { version: *version, reason: reason.clone() });
+                skipped.into_iter().collect()
+            }
         })
     }
 
@@ -113,6 +135,7 @@ impl Aggregate for Identity {
             IdentityEvent::IdentityLinked { provider_id } => self.provider_id = Some(provider_id.clone()),
             IdentityEvent::IdentitySynced { version } => self.synced = *version,
             IdentityEvent::IdentitySyncFailed { version, permanent, .. } => self.failed = (*version, *permanent),
+            IdentityEvent::IdentitySyncSkipped { version, .. } => self.skipped = *version,
         }
     }
 }
@@ -220,6 +243,26 @@ mod tests {
     }
 
     #[test]
+    fn a_version_is_done_without_once_and_never_when_the_provider_has_it() {
+        let skip =
+            |version| IdentityCommand::RecordSyncSkipped { version: Version(version), reason: Reason::cut("by hand") };
+        let skipped =
+            |version| IdentityEvent::IdentitySyncSkipped { version: Version(version), reason: Reason::cut("by hand") };
+
+        given::<Identity>([failed(2, true)])
+            .when(skip(2))
+            .then_events([skipped(2)])
+            .when(skip(2))
+            .then_nothing()
+            .when(record_failed(3, true))
+            .then_events([failed(3, true)])
+            .when(record_synced(3, None))
+            .then_events([synced(3)])
+            .when(skip(3))
+            .then_nothing();
+    }
+
+    #[test]
     fn events_stand_in_the_log_as_plain_fields() {
         let written = |event: IdentityEvent| encode_variant(&event).unwrap();
 
@@ -229,6 +272,8 @@ mod tests {
             written(failed(3, true)),
             ("IdentitySyncFailed", r#"{"version":3,"reason":"down","permanent":true}"#.into())
         );
+        let skipped = IdentityEvent::IdentitySyncSkipped { version: Version(3), reason: Reason::cut("by hand") };
+        assert_eq!(written(skipped), ("IdentitySyncSkipped", r#"{"version":3,"reason":"by hand"}"#.into()));
     }
 
     #[test]

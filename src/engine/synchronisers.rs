@@ -94,7 +94,8 @@ impl SynchroniserHandle {
         self.worker.dead_letters(after, limit)
     }
 
-    /// The dead letter of this subject, and the intents from the one that failed on, oldest first, at most `limit`.
+    /// The dead letter of this subject, the one that was skipped last when it has no other, and the intents from the
+    /// one that failed on, oldest first, at most `limit`.
     ///
     /// # Errors
     /// [`StoreError`] when the log cannot be read.
@@ -112,12 +113,17 @@ impl SynchroniserHandle {
         self.change(Change::Retry(subject.to_owned())).await
     }
 
-    /// Does without the version that failed, for this reason (≤ 500 characters are kept); what waited behind it is
-    /// brought. Durable when it returns. False when the subject is no dead letter; none when the synchroniser is not
-    /// running.
-    pub async fn skip(&self, subject: &str, reason: &str) -> Option<bool> {
-        let reason = crate::actors::synchroniser::call::bounded(reason);
-        self.change(Change::Skip(subject.to_owned(), reason)).await
+    /// Does without the version that failed, because the operator `by` says so for this reason (≤ 500 characters are
+    /// kept); what waited behind it is brought. That is recorded in the log, and durable when it returns. False when the
+    /// subject is no dead letter; none when the synchroniser is not running, or the log takes nothing at present.
+    pub async fn skip(&self, subject: &str, reason: &str, by: &str) -> Option<bool> {
+        self.worker.skip(subject, reason, by).await
+    }
+
+    /// At most `limit` subjects of which an operator did without a version that failed, and who, and why; in the order
+    /// of [`SynchroniserHandle::dead_letters`].
+    pub fn skipped(&self, after: Option<(GlobalPosition, String)>, limit: usize) -> Vec<(GlobalPosition, DeadLetter)> {
+        self.worker.skipped(after, limit)
     }
 
     async fn change(&self, change: Change) -> Option<bool> {
@@ -125,8 +131,9 @@ impl SynchroniserHandle {
         if self.worker.tell(Message::Change(change, reply)) { answer.await.ok() } else { None }
     }
 
-    /// Begins to compare all settled subjects with the outside; those that drifted are brought again when `repairs`.
-    /// False when a pass is going on.
+    /// Begins to compare all settled subjects with the outside, and looks there for what belongs to no subject of the
+    /// log. When `repairs`, those that drifted are brought again, and what the pass before reported to belong to nobody
+    /// is removed. False when a pass is going on.
     pub fn reconcile(&self, repairs: bool) -> bool {
         Arc::clone(&self.worker).reconcile(repairs, self.stop.clone())
     }
@@ -145,6 +152,8 @@ pub(super) trait AnyWorker: Send + Sync {
     fn progress_behind(&self, subject: &str, version: Version, position: GlobalPosition) -> Progress;
     fn moved(&self) -> watch::Receiver<u64>;
     fn dead_letters(&self, after: Option<(GlobalPosition, String)>, limit: usize) -> Vec<(GlobalPosition, DeadLetter)>;
+    fn skipped(&self, after: Option<(GlobalPosition, String)>, limit: usize) -> Vec<(GlobalPosition, DeadLetter)>;
+    async fn skip(&self, subject: &str, reason: &str, by: &str) -> Option<bool>;
     async fn dead_letter(
         &self,
         subject: &str,
@@ -219,13 +228,21 @@ impl<S: Synchroniser> AnyWorker for Worker<S> {
         self.book().dead_letters_after(after, limit)
     }
 
+    fn skipped(&self, after: Option<(GlobalPosition, String)>, limit: usize) -> Vec<(GlobalPosition, DeadLetter)> {
+        self.book().skipped_after(after, limit)
+    }
+
+    async fn skip(&self, subject: &str, reason: &str, by: &str) -> Option<bool> {
+        Worker::skip(self, subject, reason, by).await
+    }
+
     async fn dead_letter(
         &self,
         subject: &str,
         limit: usize,
     ) -> Result<Option<(DeadLetter, Vec<WaitingChange>)>, StoreError> {
         const PAGE: usize = 512;
-        let found = self.book().get(subject).and_then(|row| row.dead_letter());
+        let found = self.book().get(subject).and_then(|row| row.dead_letter().or_else(|| row.skipped_letter()));
         let Some(letter) = found else { return Ok(None) };
         let stream = StreamId::new(S::Subject::CATEGORY, subject);
         let mut reached = Version(letter.version.0.saturating_sub(1));

@@ -121,8 +121,16 @@ impl IdentityProvider for Keycloak {
         accounts::delete(&self.connection, user_id, known).await
     }
 
+    async fn remove(&self, id: &ProviderId, user_id: Uuid) -> Result<(), ProviderError> {
+        accounts::remove(&self.connection, id, user_id).await
+    }
+
     async fn read(&self, lookup: Lookup<'_>) -> Result<Option<ProviderUser>, ProviderError> {
         accounts::read(&self.connection, lookup).await
+    }
+
+    async fn is_logged_in(&self, id: &ProviderId) -> Result<bool, ProviderError> {
+        accounts::is_logged_in(&self.connection, id).await
     }
 
     async fn list(&self, skip: u32, limit: u32) -> Result<Vec<ProviderUser>, ProviderError> {

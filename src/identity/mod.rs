@@ -52,11 +52,23 @@ pub trait IdentityProvider: Send + Sync + 'static {
     /// [`ProviderError::Permanent`] and stays.
     async fn delete(&self, user_id: Uuid, known: Option<&ProviderId>) -> Result<(), ProviderError>;
 
+    /// Removes the account of this id alone, if it carries this user's id; gone, or another's by now, is success.
+    ///
+    /// # Errors
+    /// As described at [`ProviderError`].
+    async fn remove(&self, id: &ProviderId, user_id: Uuid) -> Result<(), ProviderError>;
+
     /// The account that `lookup` names, or `None`; names are compared whole and case-folded.
     ///
     /// # Errors
     /// As described at [`ProviderError`], never [`ProviderError::OutcomeUnknown`].
     async fn read(&self, lookup: Lookup<'_>) -> Result<Option<ProviderUser>, ProviderError>;
+
+    /// Whether the owner of this account is logged in anywhere; of an account that is not there nobody is.
+    ///
+    /// # Errors
+    /// As described at [`ProviderError`], never [`ProviderError::OutcomeUnknown`].
+    async fn is_logged_in(&self, id: &ProviderId) -> Result<bool, ProviderError>;
 
     /// At most `limit` (1 to [`MAX_PAGE`]) accounts behind the first `skip`, in an order that is stable while none is
     /// created, removed or renamed; ours and others'. An empty page is the end.

@@ -234,6 +234,8 @@ impl ProjectFrom<Identity> for UserProfiles {
                 row.failed_version = Some(version.0);
                 row.sync_failure = Some(reason.as_str().to_owned());
             }
+            // What failed is still not at the provider, whoever does without it.
+            IdentityEvent::IdentitySyncSkipped { .. } => {}
         });
     }
 }

@@ -12,9 +12,9 @@ use uuid::Uuid;
 use crate::domain::identity::{Identity, IdentityCommand, IdentityEvent, ProviderId as RecordedId};
 use crate::domain::reason::Reason;
 use crate::domain::user::{Profile, User, UserEvent};
-use crate::identity::{IdentityProvider, Lookup, ProviderError, ProviderId, WantedUser};
+use crate::identity::{IdentityProvider, Lookup, MAX_PAGE, ProviderError, ProviderId, WantedUser};
 use crate::stream::Version;
-use crate::synchroniser::{Brought, Call, Failure, Outcome, Recorded, Seen, Synchroniser};
+use crate::synchroniser::{Brought, Call, Failure, Found, Outcome, Recorded, Seen, Survey, Synchroniser};
 
 /// Brings users to an identity provider.
 pub struct UserAccounts {
@@ -31,6 +31,8 @@ impl UserAccounts {
 #[async_trait]
 impl Synchroniser for UserAccounts {
     const NAME: &'static str = "user_accounts";
+    // The rows tell who skipped what.
+    const VERSION: u32 = 2;
     type Subject = User;
     type Record = Identity;
 
@@ -50,6 +52,9 @@ impl Synchroniser for UserAccounts {
                 reason: Reason::cut(reason),
                 permanent: *permanent,
             },
+            Outcome::Skipped { version, reason } => {
+                IdentityCommand::RecordSyncSkipped { version: *version, reason: Reason::cut(reason) }
+            }
         })
     }
 
@@ -61,6 +66,9 @@ impl Synchroniser for UserAccounts {
             IdentityEvent::IdentitySynced { version } => Recorded::Synced(*version),
             IdentityEvent::IdentitySyncFailed { version, reason, permanent } => {
                 Recorded::Failed { version: *version, reason: reason.as_str().to_owned(), permanent: *permanent }
+            }
+            IdentityEvent::IdentitySyncSkipped { version, reason } => {
+                Recorded::Skipped { version: *version, reason: reason.as_str().to_owned() }
             }
         })
     }
@@ -85,7 +93,11 @@ impl Synchroniser for UserAccounts {
             (Some(_), None) => Seen::Differs(vec!["left over".into()]),
             (None, Some(_)) => Seen::Differs(vec!["missing".into()]),
             (Some(account), Some(profile)) => {
-                let differs = account.differences(&wanted(user_id, call.version, profile));
+                let mut differs = account.differences(&wanted(user_id, call.version, profile));
+                // Sessions are ended by a request of their own, which may be the one that was lost.
+                if !profile.is_enabled && self.provider.is_logged_in(&account.id).await.map_err(failure)? {
+                    differs.push("sessions");
+                }
                 if differs.is_empty() {
                     Seen::InStep(Brought { outside_id: Some(account.id.0) })
                 } else {
@@ -94,6 +106,23 @@ impl Synchroniser for UserAccounts {
             }
         })
     }
+
+    async fn survey(&self, skip: u32) -> Result<Survey, Failure> {
+        let accounts = self.provider.list(skip, MAX_PAGE).await.map_err(failure)?;
+        let next = (!accounts.is_empty()).then(|| skip.saturating_add(accounts.len().try_into().unwrap_or(MAX_PAGE)));
+        // Accounts that never carried an id of ours are other people's.
+        let ours = accounts.into_iter().filter_map(|account| Some((account.id, account.user_id?)));
+        Ok(Survey { found: ours.map(found).collect(), next })
+    }
+
+    async fn remove(&self, found: &Found) -> Result<(), Failure> {
+        let user_id = found.subject.parse().map_err(|_| Failure::Permanent { reason: "the key is no UUID".into() })?;
+        self.provider.remove(&ProviderId(found.outside_id.clone()), user_id).await.map_err(failure)
+    }
+}
+
+fn found((account, user_id): (ProviderId, Uuid)) -> Found {
+    Found { subject: user_id.to_string(), outside_id: account.0 }
 }
 
 fn user_id(call: &Call<'_, User>) -> Result<Uuid, Failure> {

@@ -1,6 +1,6 @@
 //! This file is the switchboard of a [`FaultyStore`](super::FaultyStore): what is to go wrong, and when.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +17,12 @@ pub enum AppendFault {
     AnswerLost,
     /// It is lost on its way, which looks the same: [`StoreError::Unknown`].
     BatchLost,
+    /// It is not executed: the store's own code panics before.
+    PanicBefore,
+    /// It is executed, and the store's own code panics behind.
+    PanicBehind,
+    /// The store's own code panics while it is on its way: it arrives just before the log is reclaimed.
+    PanicMeanwhile,
 }
 
 /// Says what goes wrong; clones are handles to the same switches. At first nothing does.
@@ -31,6 +37,7 @@ pub struct Faults {
 #[derive(Debug, Default)]
 struct Switches {
     appends: VecDeque<AppendFault>,
+    appends_with: BTreeMap<String, AppendFault>,
     append_delay: Duration,
     refused_types: BTreeSet<String>,
     reads_fail: bool,
@@ -56,6 +63,11 @@ impl Faults {
     /// The next append goes wrong so. Called again before it came, it is about the one after that.
     pub fn next_append(&self, fault: AppendFault) {
         self.switches().appends.push_back(fault);
+    }
+
+    /// The next append that has an event of this type goes wrong so.
+    pub fn next_append_of_type(&self, event_type: &str, fault: AppendFault) {
+        self.switches().appends_with.insert(event_type.to_owned(), fault);
     }
 
     /// Every append takes this much longer; zero ends it.
@@ -153,7 +165,8 @@ impl Faults {
         if let Some(event) = batch.events.iter().find(|event| switches.refused_types.contains(&*event.event_type)) {
             return Err(StoreError::Data { what: format!("events of type {} are refused", event.event_type) });
         }
-        Ok(switches.appends.pop_front())
+        let of_its_type = batch.events.iter().find_map(|event| switches.appends_with.remove(&*event.event_type));
+        Ok(of_its_type.or_else(|| switches.appends.pop_front()))
     }
 
     pub(super) async fn before_read(&self) -> Result<(), StoreError> {

@@ -125,13 +125,15 @@ impl EventStore for FaultyStore {
 
     async fn open_writer(&self, writer: Uuid, take_over: TakeOver) -> Result<Box<dyn LogWriter>, StoreError> {
         let inner = self.call(self.inner.open_writer(writer, take_over)).await?;
-        Ok(Box::new(FaultyWriter { inner, faults: self.faults() }))
+        Ok(Box::new(FaultyWriter { inner, faults: self.faults(), under_way: None }))
     }
 }
 
 struct FaultyWriter {
     inner: Box<dyn LogWriter>,
     faults: Faults,
+    /// On its way while the one who sent it is gone.
+    under_way: Option<Batch>,
 }
 
 impl FaultyWriter {
@@ -143,6 +145,15 @@ impl FaultyWriter {
             Some(AppendFault::AnswerLost) => {
                 self.inner.append(batch).await?;
                 Err(StoreError::Unknown { source: None })
+            }
+            Some(AppendFault::PanicBefore) => panic!("as asked, before the append"),
+            Some(AppendFault::PanicBehind) => {
+                self.inner.append(batch).await?;
+                panic!("as asked, behind the append")
+            }
+            Some(AppendFault::PanicMeanwhile) => {
+                self.under_way = Some(batch.clone());
+                panic!("as asked, during the append")
             }
         }
     }
@@ -166,6 +177,10 @@ impl LogWriter for FaultyWriter {
     }
 
     async fn reclaim(&mut self) -> Result<Head, StoreError> {
+        if let Some(late) = self.under_way.take() {
+            // Whatever comes of it, nobody is there to be told.
+            let _ = self.inner.append(&late).await;
+        }
         self.inner.reclaim().await
     }
 

@@ -40,8 +40,18 @@ impl Daemon {
 
     /// SIGKILL, and a new one right behind it, with the same flags.
     pub async fn kill_and_restart(&mut self) {
+        self.kill();
+        self.restart().await;
+    }
+
+    /// SIGKILL; returns when it is gone.
+    pub fn kill(&mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it ends");
+    }
+
+    /// A new one with the same flags.
+    pub async fn restart(&mut self) {
         self.child = spawn(&self.database, self.port, &self.flags);
         self.alive().await;
     }

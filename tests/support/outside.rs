@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use essaim::clock::{Clock, SystemClock};
 use essaim::prelude::*;
-use essaim::synchroniser::{Brought, Call, Failure, Outcome, Recorded, Seen, Synchroniser};
+use essaim::synchroniser::{Brought, Call, Failure, Found, Outcome, Recorded, Seen, Survey, Synchroniser};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -72,12 +72,14 @@ pub struct Standing;
 pub enum StandingCommand {
     Sync { version: u64 },
     Fail { version: u64, reason: String, permanent: bool },
+    Skip { version: u64, reason: String },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum StandingEvent {
     Synced { version: u64 },
     SyncFailed { version: u64, reason: String, permanent: bool },
+    SyncSkipped { version: u64, reason: String },
 }
 
 impl Aggregate for Standing {
@@ -89,6 +91,7 @@ impl Aggregate for Standing {
     fn decide(&self, command: &StandingCommand) -> Result<Vec<StandingEvent>, Refused> {
         Ok(vec![match command.clone() {
             StandingCommand::Sync { version } => StandingEvent::Synced { version },
+            StandingCommand::Skip { version, reason } => StandingEvent::SyncSkipped { version, reason },
             StandingCommand::Fail { version, reason, permanent } => {
                 StandingEvent::SyncFailed { version, reason, permanent }
             }
@@ -211,6 +214,13 @@ impl Registry {
         change(self.state().accounts.values_mut().find(|account| account.owner == owner).unwrap());
     }
 
+    /// Somebody else makes an account there that carries this key.
+    pub fn plant(&self, owner: &str) {
+        let mut state = self.state();
+        let id = (state.accounts.len() + state.removed.len()) as u64 + 1;
+        state.accounts.insert(id, Account { owner: owner.to_owned(), version: 1, name: "planted".into() });
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
@@ -297,6 +307,7 @@ impl Synchroniser for ToRegistry {
 
     fn record(outcome: &Outcome) -> Option<StandingCommand> {
         Some(match outcome.clone() {
+            Outcome::Skipped { version, reason } => StandingCommand::Skip { version: version.0, reason },
             Outcome::Synced { version, .. } => StandingCommand::Sync { version: version.0 },
             Outcome::Failed { version, reason, permanent } => {
                 StandingCommand::Fail { version: version.0, reason, permanent }
@@ -307,6 +318,7 @@ impl Synchroniser for ToRegistry {
     fn recorded(event: &StandingEvent) -> Option<Recorded> {
         Some(match event.clone() {
             StandingEvent::Synced { version } => Recorded::Synced(Version(version)),
+            StandingEvent::SyncSkipped { version, reason } => Recorded::Skipped { version: Version(version), reason },
             StandingEvent::SyncFailed { version, reason, permanent } => {
                 Recorded::Failed { version: Version(version), reason, permanent }
             }
@@ -345,7 +357,33 @@ impl Synchroniser for ToRegistry {
             }
         })
     }
+
+    async fn survey(&self, skip: u32) -> Result<Survey, Failure> {
+        let fault = (self.0.looking.lock().unwrap())("all", skip);
+        tokio::time::sleep(self.0.latency).await;
+        if let Fault::Busy { after } = fault {
+            return Err(Failure::Later { reason: "500".into(), after });
+        }
+        let state = self.0.state();
+        let page = state.accounts.iter().skip(skip as usize).take(PAGE);
+        let found: Vec<_> =
+            page.map(|(id, account)| Found { subject: account.owner.clone(), outside_id: id.to_string() }).collect();
+        Ok(Survey { next: (found.len() == PAGE).then_some(skip + PAGE as u32), found })
+    }
+
+    async fn remove(&self, found: &Found) -> Result<(), Failure> {
+        let id = found.outside_id.parse().unwrap();
+        let mut state = self.0.state();
+        if state.accounts.get(&id).is_some_and(|account| account.owner == found.subject) {
+            state.accounts.remove(&id);
+            state.removed.insert(id);
+        }
+        Ok(())
+    }
 }
+
+/// Accounts in one page of a survey.
+const PAGE: usize = 2;
 
 /// A clock that goes with tokio's time, and random ids that repeat.
 pub struct VirtualClock {

@@ -147,7 +147,8 @@ impl Log {
     }
 }
 
-async fn request(stream: &mut (impl AsyncRead + Unpin)) -> Option<Asked> {
+/// One whole request; none when the connection ends before.
+pub async fn request(stream: &mut (impl AsyncRead + Unpin)) -> Option<Asked> {
     let mut bytes = Vec::new();
     let mut buffer = [0; 4_096];
     loop {

@@ -1,6 +1,7 @@
 //! This file defines an append: all that one command writes, the lineage that ties it to those before it, and the ways
 //! it can come back.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -146,12 +147,16 @@ pub(super) struct InFlight(pub(super) Vec<Append>);
 impl InFlight {
     /// Removes those for which `fault` gives a reason, together with all that were decided upon them.
     pub(super) fn hand_back_where(&mut self, mut fault: impl FnMut(&Append) -> Option<Fault>) {
-        for append in std::mem::take(&mut self.0) {
-            let found = if append.lineage.is_cut() { Some(Fault::Cut) } else { fault(&append) };
-            match found {
-                Some(found) => append.hand_back(found),
-                None => self.0.push(append),
-            }
+        // Appends are wide, and hardly ever does one go: those that stay are not moved.
+        let found = Cell::new(None);
+        let goes = |append: &mut Append| {
+            let why = if append.lineage.is_cut() { Some(Fault::Cut) } else { fault(append) };
+            let goes = why.is_some();
+            found.set(why);
+            goes
+        };
+        for append in self.0.extract_if(.., goes) {
+            append.hand_back(found.take().expect("only what has a fault is taken out"));
         }
     }
 

@@ -22,6 +22,8 @@ pub(crate) struct Book {
     under_way: HashSet<String>,
     /// In the order in which their intents were recorded.
     parked: BTreeSet<(GlobalPosition, String)>,
+    /// In the same order.
+    skipped: BTreeSet<(GlobalPosition, String)>,
     pending: usize,
     dirty: HashSet<String>,
 }
@@ -57,6 +59,7 @@ impl Book {
     fn leave(&mut self, row: &SubjectRow) {
         self.pending -= usize::from(row.is_pending());
         self.parked.remove(&(row.wanted_at, row.subject.clone()));
+        self.skipped.remove(&(row.wanted_at, row.subject.clone()));
         if let Some((at, position)) = self.due_at.remove(&row.subject) {
             self.due.remove(&(at, position, row.subject.clone()));
         }
@@ -65,6 +68,9 @@ impl Book {
     fn enter(&mut self, row: &SubjectRow, now: DateTime<Utc>) {
         if row.parked.is_some() {
             self.parked.insert((row.wanted_at, row.subject.clone()));
+        }
+        if row.skipped.is_some() {
+            self.skipped.insert((row.wanted_at, row.subject.clone()));
         }
         if row.is_pending() {
             self.pending += 1;
@@ -149,6 +155,17 @@ impl Book {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let parked = self.parked.range((from, Bound::Unbounded)).take(limit);
         parked.filter_map(|(at, subject)| Some((*at, self.rows.get(subject)?.dead_letter()?))).collect()
+    }
+
+    /// The same of those that an operator did without.
+    pub(crate) fn skipped_after(
+        &self,
+        after: Option<(GlobalPosition, String)>,
+        limit: usize,
+    ) -> Vec<(GlobalPosition, DeadLetter)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let skipped = self.skipped.range((from, Bound::Unbounded)).take(limit);
+        skipped.filter_map(|(at, subject)| Some((*at, self.rows.get(subject)?.skipped_letter()?))).collect()
     }
 
     /// At most `limit` rows behind `after`, by subject.

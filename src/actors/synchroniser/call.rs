@@ -108,7 +108,7 @@ impl<S: Synchroniser> Worker<S> {
             Ok(outcome) => outcome,
             Err(failure) => return Landing { ended: Ended::Failed(failure), unsure, evidence },
         };
-        let ended = match self.record(&outcome, job, folded.cause).await {
+        let ended = match self.record(&outcome, &job.subject, self.options(&outcome, job, folded.cause)).await {
             Ok(position) => Ended::Settled(outcome, position),
             Err(reason) => Ended::Hindered(reason),
         };
@@ -174,23 +174,33 @@ impl<S: Synchroniser> Worker<S> {
         }
     }
 
-    /// Records the outcome, once, however often this is tried.
-    async fn record(&self, outcome: &Outcome, job: &Job, cause: Option<Cause>) -> Result<GlobalPosition, String> {
-        const TRIES: u32 = 8;
-        const PAUSE: Duration = Duration::from_millis(50);
-        let id = outcome.effect_id(S::NAME, &job.subject, job.round);
-        let options = Options {
-            command_id: Some(id),
+    fn options(&self, outcome: &Outcome, job: &Job, cause: Option<Cause>) -> Options {
+        Options {
+            command_id: Some(outcome.effect_id(S::NAME, &job.subject, job.round)),
             correlation_id: cause.map(|cause| cause.correlation_id),
             causation_id: cause.map(|cause| cause.event_id),
             principal: Some(format!("synchroniser:{}", S::NAME)),
             internal: true,
             ..Options::default()
-        };
+        }
+    }
+
+    /// Records the outcome, once, however often this is tried; where it stands in the log.
+    ///
+    /// # Errors
+    /// Why it cannot be recorded now.
+    pub(super) async fn record(
+        &self,
+        outcome: &Outcome,
+        subject: &str,
+        options: Options,
+    ) -> Result<GlobalPosition, String> {
+        const TRIES: u32 = 8;
+        const PAUSE: Duration = Duration::from_millis(50);
         let mut reason = String::new();
         for tried in 0..TRIES {
             let Some(command) = S::record(outcome) else { return Ok(GlobalPosition::START) };
-            match (self.recorder)(AggregateId::new(&job.subject), command, options.clone()).await {
+            match (self.recorder)(AggregateId::new(subject), command, options.clone()).await {
                 Ok(receipt) => return Ok(receipt.position),
                 // Recorded before a crash, in other words; the log says where.
                 Err(ExecuteError::CommandIdReused) => return Ok(GlobalPosition::START),

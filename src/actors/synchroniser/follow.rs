@@ -115,7 +115,9 @@ impl<S: Synchroniser> Working<S> {
             let mut book = self.worker.book();
             // An outcome that came by its call is in the row already.
             if book.get(subject).is_none_or(|row| row.outcome_at < event.position) {
-                book.change(subject, now(), |row| row.recorded(recorded, event.position, event.recorded_at));
+                book.change(subject, now(), |row| {
+                    row.recorded(recorded, event.position, event.recorded_at, &event.metadata.principal);
+                });
                 drop(book);
                 self.worker.tell_settled();
             }

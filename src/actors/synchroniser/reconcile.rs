@@ -1,17 +1,19 @@
 //! This file compares what is settled with the outside, slowly, and puts up for another call what drifted, when told.
+//! What is outside and belongs to nobody comes last ([`super::survey`]).
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::call::fold;
 use super::row::SubjectRow;
 use super::{Change, Message, Worker};
-use crate::synchroniser::{Call, Drift, Reconciliation, Seen, Synchroniser};
+use crate::synchroniser::{Call, Drift, Found, Reconciliation, Seen, Synchroniser};
 
 /// The pass that goes on, or the last one.
 #[derive(Default)]
@@ -35,12 +37,14 @@ impl<S: Synchroniser> Worker<S> {
         if pass.is_going_on() {
             return false;
         }
+        let told = pass.report.take().map(|report| strays_of(&report)).unwrap_or_default();
         pass.report = Some(Reconciliation {
             started_at: self.clock.now(),
             finished_at: None,
             repairs,
             checked: 0,
             passed_over: 0,
+            surveyed: None,
             drifted: 0,
             drifts: Vec::new(),
         });
@@ -50,7 +54,7 @@ impl<S: Synchroniser> Worker<S> {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
-                () = worker.look_at_all(repairs) => {}
+                () = worker.look_at_all(repairs, &told) => {}
             }
             worker.note(|report| report.finished_at = Some(worker.clock.now()));
             info!(synchroniser = S::NAME, "reconciled");
@@ -63,16 +67,21 @@ impl<S: Synchroniser> Worker<S> {
         self.pass.lock().unwrap_or_else(PoisonError::into_inner).report.clone()
     }
 
-    fn note(&self, change: impl FnOnce(&mut Reconciliation)) {
+    pub(super) fn note(&self, change: impl FnOnce(&mut Reconciliation)) {
         let mut pass = self.pass.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(report) = &mut pass.report {
             change(report);
         }
     }
 
-    async fn look_at_all(&self, repairs: bool) {
+    async fn look_at_all(&self, repairs: bool, told: &BTreeSet<Found>) {
         let mut beat = tokio::time::interval(Duration::from_secs(1) / self.pace.reconcile_per_second);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.look_at_subjects(repairs, &mut beat).await;
+        self.look_for_strays(repairs, told, &mut beat).await;
+    }
+
+    async fn look_at_subjects(&self, repairs: bool, beat: &mut Interval) {
         let mut after: Option<String> = None;
         loop {
             let rows = self.book().rows_after(after.as_deref(), PAGE);
@@ -93,17 +102,21 @@ impl<S: Synchroniser> Worker<S> {
             Some(differs) if is_unchanged && differs.is_empty() => self.note(|report| report.checked += 1),
             Some(differs) if is_unchanged => {
                 let repaired = repairs && self.repair(&row.subject).await;
-                let drift = Drift { subject: row.subject.clone(), version: row.synced, differs, repaired };
-                self.note(|report| {
-                    report.checked += 1;
-                    report.drifted += 1;
-                    if report.drifts.len() < Reconciliation::MAX_DRIFTS {
-                        report.drifts.push(drift);
-                    }
-                });
+                let (subject, version) = (row.subject.clone(), row.synced);
+                self.note(|report| report.checked += 1);
+                self.note_drift(Drift { subject, version, differs, outside_id: None, repaired });
             }
             _ => self.note(|report| report.passed_over += 1),
         }
+    }
+
+    pub(super) fn note_drift(&self, drift: Drift) {
+        self.note(|report| {
+            report.drifted += 1;
+            if report.drifts.len() < Reconciliation::MAX_DRIFTS {
+                report.drifts.push(drift);
+            }
+        });
     }
 
     /// The names of what differs; none when that cannot be known now.
@@ -134,6 +147,15 @@ impl<S: Synchroniser> Worker<S> {
         let (reply, done) = oneshot::channel();
         self.send(Message::Change(Change::Repair(subject.to_owned()), reply)) && done.await.unwrap_or(false)
     }
+}
+
+/// What a report said belongs to nobody.
+fn strays_of(report: &Reconciliation) -> BTreeSet<Found> {
+    let stray = |drift: &Drift| {
+        let outside_id = drift.outside_id.clone()?;
+        Some(Found { subject: drift.subject.clone(), outside_id })
+    };
+    report.drifts.iter().filter_map(stray).collect()
 }
 
 fn is_settled(row: &SubjectRow) -> bool {

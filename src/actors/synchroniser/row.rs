@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use crate::projections::{Column, ColumnKind, Row, RowError, Value, Values};
 use crate::stream::{GlobalPosition, Version};
-use crate::synchroniser::{DeadLetter, Outcome, Progress, Recorded};
+use crate::synchroniser::{DeadLetter, Outcome, Progress, Recorded, Skip};
 
 /// One subject.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -24,9 +24,8 @@ pub(crate) struct SubjectRow {
     pub(crate) unsure: bool,
     pub(crate) last_failure: Option<String>,
     pub(crate) parked: Option<Parked>,
-    /// Up to this version an operator does without.
-    pub(crate) skipped: Version,
-    pub(crate) skip_reason: Option<String>,
+    /// What an operator does without, the last of it; kept for those who ask why.
+    pub(crate) skipped: Option<Skipped>,
     /// How often an operator asked for another try.
     pub(crate) round: u32,
     pub(crate) outside_id: Option<String>,
@@ -43,6 +42,13 @@ pub(crate) struct Parked {
     pub(crate) since: DateTime<Utc>,
 }
 
+/// A failure that an operator does without.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Skipped {
+    pub(crate) failure: Parked,
+    pub(crate) skip: Skip,
+}
+
 impl SubjectRow {
     pub(crate) fn new(subject: &str) -> Self {
         Self { subject: subject.to_owned(), ..Self::default() }
@@ -50,7 +56,12 @@ impl SubjectRow {
 
     /// Whether something is to be done that nobody has set aside.
     pub(crate) fn is_pending(&self) -> bool {
-        self.parked.is_none() && self.wanted > self.synced.max(self.skipped)
+        self.parked.is_none() && self.wanted > self.synced.max(self.skipped())
+    }
+
+    /// Up to this version an operator does without.
+    fn skipped(&self) -> Version {
+        self.skipped.as_ref().map_or(Version::EMPTY, |skipped| skipped.failure.version)
     }
 
     /// How far `version` is.
@@ -60,23 +71,33 @@ impl SubjectRow {
         }
         match self.dead_letter() {
             Some(letter) => Progress::Failed(letter),
-            None if self.skipped >= version => Progress::Skipped(self.skipped),
+            None if self.skipped() >= version => Progress::Skipped(self.skipped()),
             None => Progress::Pending,
         }
     }
 
     pub(crate) fn dead_letter(&self) -> Option<DeadLetter> {
-        let parked = self.parked.as_ref()?;
-        Some(DeadLetter {
+        Some(self.letter(self.parked.as_ref()?, None))
+    }
+
+    /// The dead letter that an operator did without last.
+    pub(crate) fn skipped_letter(&self) -> Option<DeadLetter> {
+        let Skipped { failure, skip } = self.skipped.as_ref()?;
+        Some(self.letter(failure, Some(skip.clone())))
+    }
+
+    fn letter(&self, failure: &Parked, skipped: Option<Skip>) -> DeadLetter {
+        DeadLetter {
             subject: self.subject.clone(),
-            version: parked.version,
+            version: failure.version,
             wanted: self.wanted,
             synced: self.synced,
-            reason: parked.reason.clone(),
-            permanent: parked.permanent,
+            reason: failure.reason.clone(),
+            permanent: failure.permanent,
             attempts: self.attempts,
-            since: parked.since,
-        })
+            since: failure.since,
+            skipped,
+        }
     }
 
     /// An intent was recorded. A pause that the outside asked for still holds; the budget of attempts starts anew, for
@@ -91,8 +112,8 @@ impl SubjectRow {
         }
     }
 
-    /// An outcome stands in the log at `position`.
-    pub(crate) fn recorded(&mut self, recorded: Recorded, position: GlobalPosition, at: DateTime<Utc>) {
+    /// An outcome stands in the log at `position`, recorded `by` this principal.
+    pub(crate) fn recorded(&mut self, recorded: Recorded, position: GlobalPosition, at: DateTime<Utc>, by: &str) {
         if position <= self.outcome_at {
             return;
         }
@@ -101,6 +122,9 @@ impl SubjectRow {
             Recorded::Synced(version) => self.synced(version, position),
             Recorded::Failed { version, reason, permanent } => {
                 self.park(Parked { version, reason, permanent, since: at }, position);
+            }
+            Recorded::Skipped { version, reason } => {
+                self.skip(version, Skip { by: by.to_owned(), reason, at }, position);
             }
         }
     }
@@ -116,6 +140,7 @@ impl SubjectRow {
                 self.attempts += 1;
                 self.park(Parked { version, reason, permanent, since: at }, position);
             }
+            Outcome::Skipped { .. } => {}
         }
     }
 
@@ -131,7 +156,7 @@ impl SubjectRow {
 
     fn park(&mut self, parked: Parked, position: GlobalPosition) {
         self.outcome_at = self.outcome_at.max(position);
-        if parked.version <= self.synced.max(self.skipped) {
+        if parked.version <= self.synced.max(self.skipped()) {
             return;
         }
         self.last_failure = Some(parked.reason.clone());
@@ -156,12 +181,14 @@ impl SubjectRow {
         was_parked
     }
 
-    /// An operator does without the version that failed; what came later is worked off. False when this is no dead
-    /// letter.
-    pub(crate) fn skip(&mut self, reason: &str) -> bool {
-        let Some(parked) = self.parked.take() else { return false };
-        self.skipped = self.skipped.max(parked.version);
-        self.skip_reason = Some(reason.to_owned());
+    /// An operator does without the version that failed, as the log says at `position`; what came later is worked off.
+    /// False when that version is no dead letter, nor done without.
+    pub(crate) fn skip(&mut self, version: Version, skip: Skip, position: GlobalPosition) -> bool {
+        self.outcome_at = self.outcome_at.max(position);
+        let Some(failure) = self.parked.take_if(|parked| parked.version == version) else {
+            return self.skipped() == version;
+        };
+        self.skipped = Some(Skipped { failure, skip });
         self.attempts = 0;
         self.next_try = None;
         self.round += 1;
@@ -192,7 +219,12 @@ impl Row for SubjectRow {
         Column::nullable("parked_reason", ColumnKind::Text),
         Column::nullable("parked_permanent", ColumnKind::Boolean),
         Column::nullable("parked_since", ColumnKind::Timestamp),
-        Column::required("skipped_version", ColumnKind::BigInt),
+        Column::nullable("skipped_version", ColumnKind::BigInt),
+        Column::nullable("skipped_failure", ColumnKind::Text),
+        Column::nullable("skipped_permanent", ColumnKind::Boolean),
+        Column::nullable("skipped_since", ColumnKind::Timestamp),
+        Column::nullable("skipped_by", ColumnKind::Text),
+        Column::nullable("skipped_at", ColumnKind::Timestamp),
         Column::nullable("skip_reason", ColumnKind::Text),
         Column::required("round", ColumnKind::BigInt),
         Column::nullable("outside_id", ColumnKind::Text),
@@ -204,7 +236,11 @@ impl Row for SubjectRow {
     }
 
     fn write(&self) -> Vec<Value> {
-        let parked = self.parked.as_ref();
+        let [parked_version, parked_reason, parked_permanent, parked_since] = failure(self.parked.as_ref());
+        let skipped = self.skipped.as_ref();
+        let [skipped_version, skipped_failure, skipped_permanent, skipped_since] =
+            failure(skipped.map(|skipped| &skipped.failure));
+        let skip = skipped.map(|skipped| &skipped.skip);
         vec![
             Value::Text(self.subject.clone()),
             number(self.wanted.0),
@@ -214,12 +250,17 @@ impl Row for SubjectRow {
             self.next_try.map_or(Value::Null, Value::Timestamp),
             Value::Boolean(self.unsure),
             text(self.last_failure.as_ref()),
-            parked.map_or(Value::Null, |parked| number(parked.version.0)),
-            text(parked.map(|parked| &parked.reason)),
-            parked.map_or(Value::Null, |parked| Value::Boolean(parked.permanent)),
-            parked.map_or(Value::Null, |parked| Value::Timestamp(parked.since)),
-            number(self.skipped.0),
-            text(self.skip_reason.as_ref()),
+            parked_version,
+            parked_reason,
+            parked_permanent,
+            parked_since,
+            skipped_version,
+            skipped_failure,
+            skipped_permanent,
+            skipped_since,
+            text(skip.map(|skip| &skip.by)),
+            skip.map_or(Value::Null, |skip| Value::Timestamp(skip.at)),
+            text(skip.map(|skip| &skip.reason)),
             number(self.round.into()),
             text(self.outside_id.as_ref()),
             number(self.outcome_at.0),
@@ -237,13 +278,23 @@ impl Row for SubjectRow {
             unsure: values.take()?,
             last_failure: values.take()?,
             parked: parked(values)?,
-            skipped: Version(unsigned(values)?),
-            skip_reason: values.take()?,
+            skipped: skipped(values)?,
             round: small(values)?,
             outside_id: values.take()?,
             outcome_at: GlobalPosition(unsigned(values)?),
         })
     }
+}
+
+/// A failure in its four columns.
+fn failure(parked: Option<&Parked>) -> [Value; 4] {
+    let Some(parked) = parked else { return [const { Value::Null }; 4] };
+    [
+        number(parked.version.0),
+        text(Some(&parked.reason)),
+        Value::Boolean(parked.permanent),
+        Value::Timestamp(parked.since),
+    ]
 }
 
 fn parked(values: &mut Values) -> Result<Option<Parked>, RowError> {
@@ -254,6 +305,14 @@ fn parked(values: &mut Values) -> Result<Option<Parked>, RowError> {
         return Ok(None);
     };
     Ok(Some(Parked { version: Version(version.unsigned_abs()), reason, permanent, since }))
+}
+
+fn skipped(values: &mut Values) -> Result<Option<Skipped>, RowError> {
+    let failure = parked(values)?;
+    let (by, at, reason): (Option<String>, Option<DateTime<Utc>>, Option<String>) =
+        (values.take()?, values.take()?, values.take()?);
+    let (Some(failure), Some(by), Some(at), Some(reason)) = (failure, by, at, reason) else { return Ok(None) };
+    Ok(Some(Skipped { failure, skip: Skip { by, reason, at } }))
 }
 
 fn text(text: Option<&String>) -> Value {
@@ -287,13 +346,16 @@ mod tests {
         row
     }
 
+    fn skip() -> Skip {
+        Skip { by: "ann".into(), reason: "not needed".into(), at: NOW }
+    }
+
     #[test]
     fn a_row_comes_back_from_its_columns_as_it_went() {
         let full = SubjectRow {
             next_try: Some(NOW),
             unsure: true,
-            skipped: Version(1),
-            skip_reason: Some("gone anyway".into()),
+            skipped: Some(Skipped { failure: parked(1).parked.unwrap(), skip: skip() }),
             round: 2,
             outside_id: Some("x".into()),
             ..parked(3)
@@ -312,7 +374,7 @@ mod tests {
         assert!(!row.is_pending(), "a later change must not overtake");
 
         let mut skipped = row.clone();
-        assert!(skipped.skip("not needed"));
+        assert!(skipped.skip(Version(1), skip(), GlobalPosition(13)));
         assert!(row.retry());
 
         assert!(skipped.is_pending() && row.is_pending());
@@ -324,9 +386,34 @@ mod tests {
     fn a_dead_letter_with_nothing_behind_it_is_done_with_once_skipped() {
         let mut row = parked(1);
 
-        row.skip("not needed");
+        row.skip(Version(1), skip(), GlobalPosition(12));
 
         assert!(!row.is_pending() && row.dead_letter().is_none());
+        let letter = row.skipped_letter().unwrap();
+        assert_eq!((&*letter.reason, letter.skipped), ("no", Some(skip())), "and who asks later is told why");
+    }
+
+    #[test]
+    fn a_skip_that_comes_twice_or_for_another_version_changes_nothing_more() {
+        let mut row = parked(2);
+
+        assert!(!row.skip(Version(1), skip(), GlobalPosition(12)), "another version is not this letter");
+        assert!(row.dead_letter().is_some());
+        assert!(row.skip(Version(2), skip(), GlobalPosition(13)));
+        assert!(row.skip(Version(2), Skip { by: "ben".into(), ..skip() }, GlobalPosition(13)));
+
+        assert_eq!((row.skipped_letter().unwrap().skipped, row.round), (Some(skip()), 1));
+    }
+
+    #[test]
+    fn what_the_log_says_of_a_skip_makes_the_same_row_as_the_operators_call() {
+        let (mut told, mut read) = (parked(1), parked(1));
+        told.skip(Version(1), skip(), GlobalPosition(12));
+
+        let recorded = Recorded::Skipped { version: Version(1), reason: "not needed".into() };
+        read.recorded(recorded, GlobalPosition(12), NOW, "ann");
+
+        assert_eq!(told, read);
     }
 
     #[test]
@@ -335,7 +422,7 @@ mod tests {
         row.retry();
 
         let failed = Recorded::Failed { version: Version(1), reason: "no".into(), permanent: true };
-        row.recorded(failed, GlobalPosition(11), NOW);
+        row.recorded(failed, GlobalPosition(11), NOW, "synchroniser");
 
         assert!(row.is_pending());
     }

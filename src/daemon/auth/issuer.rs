@@ -125,7 +125,11 @@ impl Issuer {
 }
 
 /// Keys for other ends stand in the same set; they are passed over. What a key is decides its algorithm, never a token.
-fn usable(key: Value) -> Option<Key> {
+fn usable(mut key: Value) -> Option<Key> {
+    // RFC 9864 §2.2 calls EdDSA over this curve so; the library knows the older name only.
+    if key["alg"] == "Ed25519" && key["crv"] == "Ed25519" {
+        key["alg"] = "EdDSA".into();
+    }
     let key: Jwk = serde_json::from_value(key).ok()?;
     let algorithm = match &key.algorithm {
         AlgorithmParameters::RSA(_) => Algorithm::RS256,
@@ -141,4 +145,44 @@ fn usable(key: Value) -> Option<Key> {
         return None;
     }
     Some(Key { id: common.key_id.clone(), algorithm, key: DecodingKey::from_jwk(&key).ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// The public key of RFC 8037 §A.2, under this name of its algorithm.
+    fn edwards(algorithm: Option<&str>) -> Value {
+        let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+        let mut key = json!({"kty": "OKP", "crv": "Ed25519", "kid": "d", "x": x});
+        if let Some(algorithm) = algorithm {
+            key["alg"] = algorithm.into();
+        }
+        key
+    }
+
+    #[test]
+    fn a_key_on_the_edwards_curve_is_taken_under_both_names_of_its_algorithm_and_under_none() {
+        for named in [None, Some("EdDSA"), Some("Ed25519")] {
+            let key = usable(edwards(named));
+            assert!(key.is_some_and(|key| key.algorithm == Algorithm::EdDSA), "{named:?}");
+        }
+        for other in ["ES256", "Ed448", "none"] {
+            assert!(usable(edwards(Some(other))).is_none(), "{other}");
+        }
+    }
+
+    #[test]
+    fn keys_for_other_ends_are_passed_over() {
+        let with = |name: &str, value: Value| {
+            let mut key = edwards(None);
+            key[name] = value;
+            usable(key).is_some()
+        };
+
+        assert!(with("use", json!("sig")) && with("key_ops", json!(["verify"])));
+        assert!(!with("use", json!("enc")) && !with("key_ops", json!(["sign"])) && !with("kty", json!("oct")));
+    }
 }

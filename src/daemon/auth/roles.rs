@@ -44,10 +44,21 @@ const NEEDS: &[(Method, &str, &str)] = &[
 ];
 
 /// The role that this route needs; none when it declares none, so that nobody may use it.
-pub(super) fn needed(method: &Method, route: &str) -> Option<&'static str> {
+pub(crate) fn needed(method: &Method, route: &str) -> Option<&'static str> {
     // A HEAD is answered by what answers GET.
     let method = if *method == Method::HEAD { &Method::GET } else { method };
     NEEDS.iter().find(|(known, path, _)| known == method && *path == route).map(|(_, _, role)| *role)
+}
+
+/// The methods that this route takes; none when it declares none.
+pub(super) fn methods(route: &str) -> Vec<&'static str> {
+    let declared = NEEDS.iter().filter(|(_, path, _)| *path == route).map(|(method, ..)| method.as_str());
+    declared.flat_map(|method| if method == "GET" { vec!["GET", "HEAD"] } else { vec![method] }).collect()
+}
+
+/// Whether somebody with this role may do anything here that others may not.
+pub(super) fn opens_something(role: &str) -> bool {
+    role == ADMIN || NEEDS.iter().any(|(.., needed)| *needed == role)
 }
 
 #[cfg(test)]

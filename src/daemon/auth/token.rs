@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::Caller;
 use super::keys::{Keys, NoKey};
 use super::settings::Settings;
+use crate::clock::SharedClock;
 use crate::daemon::request::uuid;
 
 /// Longer ones are not looked into.
@@ -95,11 +96,17 @@ pub(super) fn bearer<'a>(headers: &'a HeaderMap, uri: &Uri) -> Result<&'a str, R
 pub(super) struct Verifier {
     keys: Arc<Keys>,
     settings: Settings,
+    clock: SharedClock,
 }
 
 impl Verifier {
-    pub(super) fn new(keys: Arc<Keys>, settings: Settings) -> Self {
-        Self { keys, settings }
+    pub(super) fn new(keys: Arc<Keys>, settings: Settings, clock: SharedClock) -> Self {
+        Self { keys, settings, clock }
+    }
+
+    /// The keys it verifies with.
+    pub(super) fn keys(&self) -> &Arc<Keys> {
+        &self.keys
     }
 
     /// Whose token this is.
@@ -123,12 +130,27 @@ impl Verifier {
 
     fn validation(&self, algorithm: Algorithm) -> Validation {
         let mut validation = Validation::new(algorithm);
-        validation.leeway = self.settings.leeway_seconds;
-        validation.validate_nbf = true;
+        // The library would ask the machine's clock; [`Verifier::timely`] asks the daemon's.
+        validation.validate_exp = false;
         validation.set_issuer(&[&self.settings.issuer]);
         validation.set_audience(&[&self.settings.audience]);
         validation.set_required_spec_claims(&["iss", "aud", "exp", "sub"]);
         validation
+    }
+
+    /// RFC 7519 §4.1.4 and §4.1.5: before `exp`, and not before `nbf`, give or take the leeway.
+    fn timely(&self, claims: &Value) -> Result<(), Refused> {
+        const MICROS: f64 = 1e6;
+        let now = self.clock.now().timestamp_micros() as f64 / MICROS;
+        let leeway = self.settings.leeway_seconds as f64;
+        let expires = numeric_date(&claims["exp"])?.ok_or(Refused::Claims)?;
+        if now >= expires + leeway {
+            return Err(Refused::Expired);
+        }
+        match numeric_date(&claims["nbf"])? {
+            Some(begins) if now < begins - leeway => Err(Refused::NotYetValid),
+            _ => Ok(()),
+        }
     }
 
     fn caller(&self, claims: &Value) -> Result<Caller, Refused> {
@@ -136,6 +158,7 @@ impl Verifier {
         if claims["iss"] != self.settings.issuer.as_str() {
             return Err(Refused::Issuer);
         }
+        self.timely(claims)?;
         let subject = claims["sub"].as_str().unwrap_or_default();
         let is_ascii = subject.bytes().all(|byte| byte.is_ascii_graphic());
         if subject.is_empty() || subject.len() > MAX_SUBJECT || !is_ascii {
@@ -144,6 +167,14 @@ impl Verifier {
         let organization_id = organization(claim(claims, &self.settings.organization_claim))?;
         let roles = roles(claim(claims, &self.settings.roles_claim))?;
         Ok(Caller { principal: subject.to_owned(), organization_id, roles })
+    }
+}
+
+/// A time as RFC 7519 §2 has it: seconds since 1970, perhaps with a fraction.
+fn numeric_date(claim: &Value) -> Result<Option<f64>, Refused> {
+    match claim {
+        Value::Null => Ok(None),
+        other => other.as_f64().map(Some).ok_or(Refused::Claims),
     }
 }
 
@@ -200,9 +231,67 @@ fn roles(claim: &Value) -> Result<BTreeSet<String>, Refused> {
 
 #[cfg(test)]
 mod tests {
+    use chrono::{DateTime, TimeDelta, Utc};
     use serde_json::json;
 
     use super::*;
+    use crate::daemon::auth::issuer::Issuer;
+    use crate::daemon::config::layers::Layers;
+    use crate::testing::VirtualClock;
+
+    const NOON: &str = "2026-11-22T12:00:00Z";
+
+    /// One that is asked this much after noon; the leeway is 30 s.
+    fn verifier(after_noon: TimeDelta) -> Verifier {
+        let flags = [("auth_issuer", "https://id.example"), ("auth_audience", "essaim"), ("auth_leeway_seconds", "30")];
+        let flags = flags.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let config = Layers { flags, ..Layers::default() }.load().unwrap().config;
+        let settings = Settings::of(&config).unwrap().unwrap();
+        let keys = Keys::new(Issuer::new(&settings).unwrap());
+        let noon: DateTime<Utc> = NOON.parse().unwrap();
+        Verifier::new(Arc::new(keys), settings, VirtualClock::starting_at(noon + after_noon, 1))
+    }
+
+    fn seconds_of_noon() -> i64 {
+        NOON.parse::<DateTime<Utc>>().unwrap().timestamp()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_expires_at_the_end_of_the_leeway_and_not_a_microsecond_before() {
+        let claims = json!({"iss": "https://id.example", "sub": "ann", "exp": seconds_of_noon()});
+        let asked = |after_noon| verifier(after_noon).caller(&claims).map(|_| ());
+        let end = TimeDelta::seconds(30);
+
+        assert_eq!(asked(end - TimeDelta::microseconds(1)), Ok(()));
+        assert_eq!(asked(end), Err(Refused::Expired));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_begins_at_the_start_of_the_leeway_and_not_a_microsecond_before() {
+        let (noon, later) = (seconds_of_noon(), seconds_of_noon() + 3_600);
+        let claims = json!({"iss": "https://id.example", "sub": "ann", "exp": later, "nbf": noon});
+        let asked = |after_noon| verifier(after_noon).caller(&claims).map(|_| ());
+        let start = TimeDelta::seconds(-30);
+
+        assert_eq!(asked(start), Ok(()));
+        assert_eq!(asked(start - TimeDelta::microseconds(1)), Err(Refused::NotYetValid));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn times_may_have_a_fraction_and_must_be_numbers() {
+        let with = |name: &str, value: Value| {
+            let mut claims = json!({"iss": "https://id.example", "sub": "ann", "exp": seconds_of_noon() + 1});
+            claims[name] = value;
+            verifier(TimeDelta::zero()).caller(&claims).map(|_| ())
+        };
+
+        assert_eq!(with("exp", json!(seconds_of_noon() as f64 - 29.5)), Ok(()));
+        assert_eq!(with("exp", json!(seconds_of_noon() as f64 - 30.5)), Err(Refused::Expired));
+        for (name, wrong) in [("exp", json!("soon")), ("exp", Value::Null), ("nbf", json!("soon")), ("nbf", json!([]))]
+        {
+            assert_eq!(with(name, wrong.clone()), Err(Refused::Claims), "{name} {wrong}");
+        }
+    }
 
     #[test]
     fn a_claim_is_found_by_its_name_else_by_its_path() {

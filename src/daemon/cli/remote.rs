@@ -1,5 +1,10 @@
 //! This file asks a running daemon over HTTP, for commands about what only that daemon knows.
 
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use reqwest::StatusCode;
+use reqwest::header::{AUTHORIZATION, HeaderValue};
 use serde_json::Value;
 
 use crate::daemon::config::Config;
@@ -11,18 +16,34 @@ pub(super) struct Address {
     /// Ask the daemon at this address; the configured `listen` when absent
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+    /// Send the bearer token in this file, for a daemon that asks for one; - reads it from the standard input
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
 }
 
 /// A daemon at its address.
 pub(super) struct Remote {
     base: String,
     client: reqwest::Client,
+    principal: Option<String>,
+    token: Option<HeaderValue>,
 }
 
 impl Remote {
-    pub(super) fn of(address: &Address, config: &Config) -> Self {
+    /// The daemon at this address.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] when the file of the token cannot be read or holds none.
+    pub(super) fn of(address: &Address, config: &Config) -> Result<Self, Failure> {
         let base = address.url.clone().unwrap_or_else(|| format!("http://{}", config.listen));
-        Self { base: base.trim_end_matches('/').to_owned(), client: reqwest::Client::new() }
+        let base = base.trim_end_matches('/').to_owned();
+        let token = address.token_file.as_deref().map(read_token).transpose()?;
+        Ok(Self { base, client: reqwest::Client::new(), principal: None, token })
+    }
+
+    /// The same in somebody's name, which a daemon takes while it asks nobody for a token.
+    pub(super) fn speaking_for(self, principal: Option<String>) -> Self {
+        Self { principal, ..self }
     }
 
     /// The answer to a GET. Parts of the path are escaped.
@@ -32,7 +53,7 @@ impl Remote {
     pub(super) async fn get(&self, path: &[&str], query: &[(&str, String)]) -> Result<Value, Failure> {
         let address = self.address(path)?;
         let request = self.client.get(address.clone()).query(query);
-        answer(request, address.as_str()).await
+        self.answer(request, address.as_str()).await
     }
 
     /// The answer to a POST of this body.
@@ -41,7 +62,30 @@ impl Remote {
     /// As [`Remote::get`].
     pub(super) async fn post(&self, path: &[&str], body: &Value) -> Result<Value, Failure> {
         let address = self.address(path)?;
-        answer(self.client.post(address.clone()).json(body), address.as_str()).await
+        let mut request = self.client.post(address.clone()).json(body);
+        if let Some(principal) = &self.principal {
+            request = request.header("essaim-principal", principal);
+        }
+        self.answer(request, address.as_str()).await
+    }
+
+    async fn answer(&self, mut request: reqwest::RequestBuilder, address: &str) -> Result<Value, Failure> {
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, token);
+        }
+        let failed = |error: reqwest::Error| Failure::Stopped(format!("{address}: {}", with_causes(&error)));
+        let answer = request.send().await.map_err(failed)?;
+        let status = answer.status();
+        let body: Value = answer.json().await.unwrap_or_default();
+        if status.is_success() {
+            return Ok(body);
+        }
+        let detail = body["detail"].as_str().unwrap_or("no reason given");
+        let help = match (status, &self.token) {
+            (StatusCode::UNAUTHORIZED, None) => "; --token-file sends a token",
+            _ => "",
+        };
+        Err(Failure::Stopped(format!("{address} answered {status}: {detail}{help}")))
     }
 
     fn address(&self, path: &[&str]) -> Result<reqwest::Url, Failure> {
@@ -52,14 +96,49 @@ impl Remote {
     }
 }
 
-async fn answer(request: reqwest::RequestBuilder, address: &str) -> Result<Value, Failure> {
-    let failed = |error: reqwest::Error| Failure::Stopped(format!("{address}: {}", with_causes(&error)));
-    let answer = request.send().await.map_err(failed)?;
-    let status = answer.status();
-    let body: Value = answer.json().await.unwrap_or_default();
-    if status.is_success() {
-        return Ok(body);
+/// The token in a file, with or without the word `Bearer`, and whatever line ends behind it.
+fn read_token(file: &Path) -> Result<HeaderValue, Failure> {
+    let shown = file.display();
+    let wrong = |what: String| Failure::Usage(format!("--token-file {shown}: {what}"));
+    let text = if file == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        std::fs::read_to_string(file)
+    };
+    let text = text.map_err(|error| wrong(error.to_string()))?;
+    let token = text.trim();
+    let token = token.strip_prefix("Bearer ").unwrap_or(token).trim();
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        // Its content is a secret, also when it is none.
+        return Err(wrong("holds no token: one line of visible ASCII characters".into()));
     }
-    let detail = body["detail"].as_str().unwrap_or("no reason given");
-    Err(Failure::Stopped(format!("{address} answered {status}: {detail}")))
+    let mut header = HeaderValue::from_str(&format!("Bearer {token}")).expect("visible ASCII makes a header");
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_read_with_or_without_its_scheme_and_what_is_none_is_refused_without_being_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = |text: &str| {
+            let file = folder.path().join("token");
+            std::fs::write(&file, text).unwrap();
+            read_token(&file)
+        };
+
+        for right in ["abc.def.ghi", "abc.def.ghi\n", "Bearer abc.def.ghi\r\n"] {
+            assert_eq!(read(right).unwrap(), "Bearer abc.def.ghi");
+        }
+        for wrong in ["", "\n", "secret words", "sécret"] {
+            let said = read(wrong).unwrap_err().to_string();
+            assert!(said.contains("holds no token") && !said.contains("cret"), "{said}");
+        }
+        let missing = read_token(&folder.path().join("nowhere")).unwrap_err().to_string();
+        assert!(missing.contains("nowhere"), "{missing}");
+    }
 }

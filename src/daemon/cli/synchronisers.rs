@@ -29,7 +29,7 @@ pub(super) enum Action {
     Reconcile {
         /// The synchroniser
         name: String,
-        /// Bring again what drifted
+        /// Bring again what drifted, and remove what the report before this one calls unknown
         #[arg(long)]
         repair: bool,
         #[command(flatten)]
@@ -44,13 +44,16 @@ pub(super) enum DeadLetters {
         /// Only of this synchroniser
         #[arg(long, value_name = "NAME")]
         synchroniser: Option<String>,
+        /// Those that were skipped, by whom and why, instead of those that wait
+        #[arg(long)]
+        skipped: bool,
         #[command(flatten)]
         address: Address,
         /// How to print them
         #[arg(long, value_enum, default_value_t)]
         output: Format,
     },
-    /// Print one, with the changes that wait behind it, as JSON
+    /// Print one, with the changes that wait behind it, as JSON; one that was skipped, with who did and why
     Show {
         #[command(flatten)]
         letter: Letter,
@@ -64,13 +67,16 @@ pub(super) enum DeadLetters {
         #[command(flatten)]
         address: Address,
     },
-    /// Do without the version that failed; what waited behind it is brought
+    /// Do without the version that failed; what waited behind it is brought. The log keeps who did, and why
     Skip {
         #[command(flatten)]
         letter: Letter,
         /// Why
         #[arg(long)]
         reason: String,
+        /// Who does; taken while the daemon asks nobody for a token
+        #[arg(long, value_name = "NAME")]
+        by: Option<String>,
         #[command(flatten)]
         address: Address,
     },
@@ -92,16 +98,16 @@ pub(super) struct Letter {
 pub(super) async fn run(action: Action, config: &Config) -> Result<(), Failure> {
     match action {
         Action::List { address, output } => {
-            let answer = Remote::of(&address, config).get(&SYNCHRONISERS, &[]).await?;
+            let answer = Remote::of(&address, config)?.get(&SYNCHRONISERS, &[]).await?;
             show_synchronisers(&answer["items"], output)
         }
         Action::Show { name, address } => {
             let path = [SYNCHRONISERS.as_slice(), &[&name]].concat();
-            output::print_json(&Remote::of(&address, config).get(&path, &[]).await?)
+            output::print_json(&Remote::of(&address, config)?.get(&path, &[]).await?)
         }
         Action::Reconcile { name, repair, address } => {
             let path = [SYNCHRONISERS.as_slice(), &[&name, "reconcile"]].concat();
-            Remote::of(&address, config).post(&path, &json!({ "repair": repair })).await?;
+            Remote::of(&address, config)?.post(&path, &json!({ "repair": repair })).await?;
             output::print_line(format_args!("{name}: begun; `essaim synchronisers show {name}` prints the report"))
         }
     }
@@ -113,20 +119,21 @@ pub(super) async fn run(action: Action, config: &Config) -> Result<(), Failure> 
 /// As [`run`].
 pub(super) async fn run_dead_letters(action: DeadLetters, config: &Config) -> Result<(), Failure> {
     match action {
-        DeadLetters::List { synchroniser, address, output } => {
-            show_letters(&all_letters(&Remote::of(&address, config), synchroniser).await?, output)
+        DeadLetters::List { synchroniser, skipped, address, output } => {
+            let letters = all_letters(&Remote::of(&address, config)?, synchroniser, skipped).await?;
+            if skipped { show_skipped(&letters, output) } else { show_letters(&letters, output) }
         }
         DeadLetters::Show { letter, address } => {
-            output::print_json(&Remote::of(&address, config).get(&letter.path(), &[]).await?)
+            output::print_json(&Remote::of(&address, config)?.get(&letter.path(), &[]).await?)
         }
         DeadLetters::Retry { letter, address } => {
             let path = [letter.path().as_slice(), &["retry"]].concat();
-            Remote::of(&address, config).post(&path, &json!({})).await?;
+            Remote::of(&address, config)?.post(&path, &json!({})).await?;
             output::print_line(format_args!("{}: is tried again", letter.subject))
         }
-        DeadLetters::Skip { letter, reason, address } => {
+        DeadLetters::Skip { letter, reason, by, address } => {
             let path = [letter.path().as_slice(), &["skip"]].concat();
-            Remote::of(&address, config).post(&path, &json!({ "reason": reason })).await?;
+            Remote::of(&address, config)?.speaking_for(by).post(&path, &json!({ "reason": reason })).await?;
             output::print_line(format_args!("{}: is skipped", letter.subject))
         }
     }
@@ -142,12 +149,13 @@ impl Letter {
     }
 }
 
-async fn all_letters(remote: &Remote, synchroniser: Option<String>) -> Result<Vec<Value>, Failure> {
+async fn all_letters(remote: &Remote, synchroniser: Option<String>, skipped: bool) -> Result<Vec<Value>, Failure> {
     let only = synchroniser.map(|name| ("synchroniser", name));
+    let which = skipped.then(|| ("skipped", "true".to_owned()));
     let mut letters = Vec::new();
     let mut cursor: Option<String> = None;
     loop {
-        let query: Vec<_> = [only.clone(), cursor.take().map(|cursor| ("cursor", cursor))]
+        let query: Vec<_> = [only.clone(), which.clone(), cursor.take().map(|cursor| ("cursor", cursor))]
             .into_iter()
             .flatten()
             .chain([("limit", "200".to_owned())])
@@ -182,6 +190,19 @@ fn show_letters(letters: &[Value], format: Format) -> Result<(), Failure> {
     for letter in letters {
         let keys = ["synchroniser", "subject", "version", "wanted_version", "attempts", "since", "reason"];
         table.add_row(keys.map(|key| cell(&letter[key])));
+    }
+    output::print_line(table)
+}
+
+fn show_skipped(letters: &[Value], format: Format) -> Result<(), Failure> {
+    if format == Format::Json {
+        return output::print_json(&letters);
+    }
+    let mut table = output::table(["SYNCHRONISER", "SUBJECT", "VERSION", "FAILURE", "SKIPPED BY", "AT", "BECAUSE"]);
+    for letter in letters {
+        let skip = &letter["skipped"];
+        let keys = ["synchroniser", "subject", "version", "reason"].map(|key| cell(&letter[key]));
+        table.add_row(keys.into_iter().chain(["by", "at", "reason"].map(|key| cell(&skip[key]))));
     }
     output::print_line(table)
 }

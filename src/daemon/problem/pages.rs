@@ -48,6 +48,11 @@ pub(crate) async fn unknown_route() -> Problem {
 
 /// A method that the address does not take.
 pub(crate) async fn unknown_method() -> Problem {
+    no_such_method()
+}
+
+/// The same, for who knows what to allow.
+pub(crate) fn no_such_method() -> Problem {
     Problem::new("method_not_allowed", "this address does not take this method; Allow lists those it takes")
 }
 

@@ -24,6 +24,8 @@ use crate::identity::{
 use crate::projections::{Column, ColumnKind, TableSpec, Value};
 use crate::store::{Checkpoint, CheckpointSave, StoreError};
 use crate::stream::GlobalPosition;
+use crate::synchroniser::Synchroniser;
+use crate::synchronisers::user_accounts::UserAccounts;
 
 /// Looks at the provider again and again, until `stop`.
 pub(super) async fn poll(
@@ -34,15 +36,7 @@ pub(super) async fn poll(
 ) {
     let mut poller = Poller { engine, provider, cursor: None, accounts: HashMap::new() };
     loop {
-        let pause = match poller.turn().await {
-            // More may be there already.
-            Ok(seen) if seen == MAX_PAGE as usize => Duration::ZERO,
-            Ok(_) => every,
-            Err(error) => {
-                warn!(%error, "what users did at the identity provider was not read; it is tried again");
-                every.max(RETRY)
-            }
-        };
+        let pause = poller.turn_and_pause(every).await;
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
@@ -85,6 +79,29 @@ enum PollError {
 }
 
 impl Poller {
+    /// Takes one page, unless the provider is to be left alone; how long to wait for the next one.
+    async fn turn_and_pause(&mut self, every: Duration) -> Duration {
+        if self.is_left_alone() {
+            return RETRY;
+        }
+        match self.turn().await {
+            // More may be there already.
+            Ok(seen) if seen == MAX_PAGE as usize => Duration::ZERO,
+            Ok(_) => every,
+            Err(error) => {
+                warn!(%error, "what users did at the identity provider was not read; it is tried again");
+                every.max(RETRY)
+            }
+        }
+    }
+
+    /// Whether the synchroniser takes the provider for unavailable: then it probes, and nobody beside it. Where it has
+    /// nothing to bring nobody probes but we.
+    fn is_left_alone(&self) -> bool {
+        let status = self.engine.synchroniser(UserAccounts::NAME).map(|handle| handle.status());
+        status.is_some_and(|status| status.unavailable_for.is_some() && status.pending > 0)
+    }
+
     /// Takes one page; how many events it had.
     async fn turn(&mut self) -> Result<usize, PollError> {
         let saved = match self.cursor.clone() {

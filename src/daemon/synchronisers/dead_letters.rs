@@ -9,13 +9,14 @@ use tracing::info;
 
 use super::named;
 use crate::daemon::AppState;
+use crate::daemon::auth::Caller;
 use crate::daemon::document::NoneSuch;
 use crate::daemon::problem::{Problem, ProblemBody};
 use crate::daemon::request::body::{Body, text};
 use crate::daemon::request::parameters::Parameters;
 use crate::daemon::shape::time;
 use crate::stream::GlobalPosition;
-use crate::synchroniser::{DeadLetter, WaitingChange};
+use crate::synchroniser::{DeadLetter, Skip, WaitingChange};
 
 const MAX_PAGE: u64 = 200;
 const DEFAULT_PAGE: u64 = 50;
@@ -47,6 +48,18 @@ pub(crate) struct DeadLetterShape {
     permanent: bool,
     attempts: u32,
     since: String,
+    /// Who does without this version; null while it waits.
+    skipped: Option<SkipShape>,
+}
+
+/// An operator's decision to do without a version that failed.
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = Skip)]
+pub(crate) struct SkipShape {
+    /// The operator's principal.
+    by: String,
+    reason: String,
+    at: String,
 }
 
 impl DeadLetterShape {
@@ -61,6 +74,7 @@ impl DeadLetterShape {
             permanent: letter.permanent,
             attempts: letter.attempts,
             since: time(letter.since),
+            skipped: letter.skipped.map(|Skip { by, reason, at }| SkipShape { by, reason, at: time(at) }),
         }
     }
 }
@@ -95,9 +109,10 @@ impl ChangeShape {
     }
 }
 
-/// Subjects that were set aside, of one synchroniser or of all.
+/// Subjects that were set aside, of one synchroniser or of all; or those that were skipped, by whom, and why.
 #[utoipa::path(get, path = "/v1/admin/dead-letters", operation_id = "list_dead_letters", tag = "admin",
     params(("synchroniser" = Option<String>, Query, description = "Only of this one"),
+        ("skipped" = Option<bool>, Query, description = "Those that were skipped, instead of those that wait"),
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 200, description = "50 by default"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before")),
     responses((status = 200, body = DeadLetterList), NoneSuch,
@@ -108,6 +123,7 @@ pub(crate) async fn list(
     mut parameters: Parameters,
 ) -> Result<Json<DeadLetterList>, Problem> {
     let only = parameters.take("synchroniser", |name| Ok::<_, &str>(name.to_owned()))?;
+    let skipped = parameters.take("skipped", str::parse::<bool>)?.unwrap_or(false);
     let limit = parameters.number("limit", 1..=MAX_PAGE)?.unwrap_or(DEFAULT_PAGE);
     let limit = usize::try_from(limit).expect("at most 200");
     let cursor = parameters.take("cursor", |text| Cursor::read(text).ok_or("is none of this listing"));
@@ -126,7 +142,8 @@ pub(crate) async fn list(
             Some(cursor) if cursor.synchroniser == name => Some((cursor.position, cursor.subject.clone())),
             _ => None,
         };
-        found.extend(handle.dead_letters(after, limit + 1).into_iter().map(|(at, letter)| (name, at, letter)));
+        let letters = if skipped { handle.skipped(after, limit + 1) } else { handle.dead_letters(after, limit + 1) };
+        found.extend(letters.into_iter().map(|(at, letter)| (name, at, letter)));
     }
     found.sort_by(|one, other| (one.0, one.1, &one.2.subject).cmp(&(other.0, other.1, &other.2.subject)));
     let more = found.len() > limit;
@@ -178,7 +195,7 @@ fn no_such_letter() -> Problem {
     Problem::new("not_found", "there is no such dead letter")
 }
 
-/// One dead letter, and the changes that wait behind it.
+/// One dead letter, and the changes that wait behind it. One that was skipped is shown with who did, and why.
 #[utoipa::path(get, path = "/v1/admin/dead-letters/{synchroniser}/{subject}", operation_id = "get_dead_letter",
     tag = "admin", params(("synchroniser" = String, Path), ("subject" = String, Path)),
     responses((status = 200, body = DeadLetterDetail), NoneSuch))]
@@ -231,7 +248,7 @@ pub(crate) struct SkipBody {
     reason: String,
 }
 
-/// Does without the version that failed; what waited behind it is brought.
+/// Does without the version that failed; what waited behind it is brought. The log keeps who did, and why.
 #[utoipa::path(post, path = "/v1/admin/dead-letters/{synchroniser}/{subject}/skip", operation_id = "skip_dead_letter",
     tag = "admin", params(("synchroniser" = String, Path), ("subject" = String, Path)), request_body = SkipBody,
     responses((status = 200, body = Handled), NoneSuch,
@@ -239,6 +256,7 @@ pub(crate) struct SkipBody {
             description = "`malformed`, `unknown_field`, `invalid_field`, `unknown_parameter`")))]
 pub(crate) async fn skip(
     State(state): State<AppState>,
+    caller: Caller,
     names: Names,
     parameters: Parameters,
     mut body: Body,
@@ -248,7 +266,7 @@ pub(crate) async fn skip(
     body.finish()?;
     let (synchroniser, subject) = names_of(names)?;
     let reason = reason.expect("a body without faults has a reason");
-    let changed = named(&state, Some(&synchroniser))?.skip(&subject, &reason).await;
+    let changed = named(&state, Some(&synchroniser))?.skip(&subject, &reason, &caller.principal).await;
     handled(changed, synchroniser, subject, "skipped")
 }
 

@@ -8,7 +8,7 @@
 //! The search by our id comes before every POST: an earlier POST may have been carried out without our knowing, under a
 //! name that the user does not have any more.
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use uuid::Uuid;
 
 use super::answer::Answer;
@@ -50,6 +50,15 @@ pub(super) async fn delete(
     Ok(())
 }
 
+/// See [`crate::identity::IdentityProvider::remove`].
+pub(super) async fn remove(keycloak: &Connection, id: &ProviderId, user_id: Uuid) -> Result<(), ProviderError> {
+    let found = account(keycloak, id).await?;
+    if found.is_some_and(|account| account.user_id() == Some(user_id)) {
+        keycloak.ask(Ask::delete(&["users", &id.0])).await?;
+    }
+    Ok(())
+}
+
 /// See [`crate::identity::IdentityProvider::read`].
 pub(super) async fn read(keycloak: &Connection, lookup: Lookup<'_>) -> Result<Option<ProviderUser>, ProviderError> {
     let found = match lookup {
@@ -58,6 +67,14 @@ pub(super) async fn read(keycloak: &Connection, lookup: Lookup<'_>) -> Result<Op
         Lookup::Username(name) => by_exact(keycloak, "username", name).await?,
     };
     Ok(found.map(ProviderUser::from))
+}
+
+/// See [`crate::identity::IdentityProvider::is_logged_in`].
+pub(super) async fn is_logged_in(keycloak: &Connection, id: &ProviderId) -> Result<bool, ProviderError> {
+    match keycloak.ask(Ask::get(&["users", &id.0, "sessions"], &[])).await? {
+        Reply::Done(answer) => parsed(&answer).map(|sessions: Vec<IgnoredAny>| !sessions.is_empty()),
+        Reply::Missing | Reply::Conflict => Ok(false),
+    }
 }
 
 /// See [`crate::identity::IdentityProvider::list`].

@@ -6,6 +6,7 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 /// More than a full page of accounts needs; whoever answers more is no Keycloak of ours.
 const MAX_BODY_BYTES: usize = 1 << 20;
@@ -69,14 +70,16 @@ pub(super) struct Complaint {
     error_description: Option<String>,
     error_message: Option<String>,
     field: Option<String>,
+    params: Vec<Value>,
     errors: Vec<FieldComplaint>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct FieldComplaint {
     field: Option<String>,
     error_message: Option<String>,
+    params: Vec<Value>,
 }
 
 impl Complaint {
@@ -89,19 +92,54 @@ impl Complaint {
         self.error.is_some() || self.error_message.is_some() || !self.errors.is_empty()
     }
 
-    /// The complaint without its parameters, which repeat the values sent. It is still to be [`quoted`].
+    /// The complaint without those of its parameters that repeat the values sent. It is still to be [`quoted`].
     pub(super) fn text(&self) -> String {
-        let first = FieldComplaint { field: self.field.clone(), error_message: self.error_message.clone() };
-        let fields = std::iter::once(&first).chain(&self.errors).filter_map(FieldComplaint::text);
+        let fields = self.fields().into_iter().filter_map(|field| field.text());
         let whole = [self.error.clone(), self.error_description.clone()].into_iter().flatten();
         whole.chain(fields).collect::<Vec<_>>().join(", ")
+    }
+
+    /// What whoever has to do with the user can do about it.
+    pub(super) fn advice(&self) -> String {
+        const PROFILE: &str = "what the realm takes (Realm settings > User profile)";
+        let fields = self.fields();
+        let named: Vec<_> = fields.iter().filter_map(|field| field.field.as_deref()).collect();
+        let own: Vec<_> = named.iter().filter_map(|field| own_name(field)).collect();
+        match (own.is_empty(), named.is_empty()) {
+            (false, _) => format!("change the user's {}, or {PROFILE}, and retry", own.join(" and ")),
+            (true, false) => format!("change {PROFILE}, and retry"),
+            (true, true) => "change the user, or the realm's settings, and retry".into(),
+        }
+    }
+
+    /// By field: Keycloak names them in no fixed order, and what is told twice should read the same.
+    fn fields(&self) -> Vec<FieldComplaint> {
+        let Self { field, error_message, params, errors, .. } = self;
+        let first =
+            FieldComplaint { field: field.clone(), error_message: error_message.clone(), params: params.clone() };
+        let mut fields: Vec<_> = std::iter::once(first).chain(errors.iter().cloned()).collect();
+        fields.sort_by(|a, b| a.field.cmp(&b.field));
+        fields
+    }
+}
+
+/// What a field of Keycloak's is called here, if it is one of a user's.
+fn own_name(field: &str) -> Option<&str> {
+    match field {
+        "firstName" => Some("first_name"),
+        "lastName" => Some("last_name"),
+        "username" | "email" | "roles" => Some(field),
+        _ => None,
     }
 }
 
 impl FieldComplaint {
     fn text(&self) -> Option<String> {
         let message = self.error_message.as_deref()?;
-        Some(self.field.as_deref().map_or_else(|| message.to_owned(), |field| format!("{field}: {message}")))
+        let bounds: Vec<_> = self.params.iter().filter(|param| param.is_number()).map(Value::to_string).collect();
+        let bounds = if bounds.is_empty() { String::new() } else { format!(" ({})", bounds.join(" to ")) };
+        let field = self.field.as_deref().map(|field| format!("{field}: ")).unwrap_or_default();
+        Some(format!("{field}{message}{bounds}"))
     }
 }
 
@@ -136,10 +174,24 @@ mod tests {
                 r#"{"errors":[{"field":"a","errorMessage":"b","params":["c"]},{"field":"d","errorMessage":"e"}]}"#,
                 "a: b, d: e",
             ),
+            (
+                r#"{"field":"username","errorMessage":"error-invalid-length","params":["username",3,255]}"#,
+                "username: error-invalid-length (3 to 255)",
+            ),
         ];
         for (body, text) in cases {
             assert_eq!(answer(body).complaint().unwrap().text(), text);
         }
+    }
+
+    #[test]
+    fn advice_names_what_is_the_users_in_our_words_and_else_the_realms_settings() {
+        let advice = |body: &str| answer(body).complaint().unwrap().advice();
+        let both = r#"{"errors":[{"field":"firstName","errorMessage":"a"},{"field":"email","errorMessage":"b"}]}"#;
+
+        assert!(advice(both).starts_with("change the user's email and first_name, or what the realm takes"));
+        assert!(advice(r#"{"field":"phone","errorMessage":"error-user-attribute-required"}"#).contains("User profile"));
+        assert!(advice(r#"{"errorMessage":"Password policy not met"}"#).contains("the realm's settings"));
     }
 
     #[test]

@@ -226,9 +226,11 @@ impl Connection {
             200..=299 => Ok(Reply::Done(answer)),
             300..=399 => Err(self.redirected(&answer)),
             400 | 413 | 414 | 431 if !ask.only_reads() && (text.is_some() || status != StatusCode::BAD_REQUEST) => {
+                let advice = complaint.map_or_else(|| "shorten what the user carries".into(), |said| said.advice());
+                let said = text.unwrap_or(status.to_string());
                 Err(ProviderError::Permanent {
                     reason: Refusal::InvalidUser,
-                    detail: text.unwrap_or(status.to_string()),
+                    detail: format!("Keycloak refuses it ({said}): {advice}"),
                 })
             }
             401 => {
