@@ -1,0 +1,63 @@
+//! This file is the aggregate that is measured, one event of about 200 bytes a command, and a projection of it.
+
+use essaim::prelude::*;
+
+#[derive(Default)]
+pub(crate) struct Gauge {
+    total: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) enum GaugeCommand {
+    Read { value: i64, note: String },
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) enum GaugeEvent {
+    Read { value: i64, note: String },
+}
+
+#[derive(Debug, Serialize, Deserialize, thiserror::Error)]
+pub(crate) enum Never {}
+
+impl Aggregate for Gauge {
+    const CATEGORY: &'static str = "gauge";
+    type Command = GaugeCommand;
+    type Event = GaugeEvent;
+    type Rejection = Never;
+
+    fn decide(&self, GaugeCommand::Read { value, note }: &GaugeCommand) -> Result<Vec<GaugeEvent>, Never> {
+        Ok(vec![GaugeEvent::Read { value: *value, note: note.clone() }])
+    }
+
+    fn apply(&mut self, GaugeEvent::Read { value, .. }: &GaugeEvent) {
+        self.total += value;
+    }
+}
+
+/// The sum of each gauge.
+pub(crate) struct Totals;
+
+impl Projection for Totals {
+    const NAME: &'static str = "totals";
+    type Row = JsonRow<i64>;
+    type Index = ();
+
+    fn sources(sources: Sources<Self>) -> Sources<Self> {
+        sources.from::<Gauge>()
+    }
+}
+
+impl ProjectFrom<Gauge> for Totals {
+    fn project(&self, event: &TypedEvent<'_, GaugeEvent>, rows: &mut Rows<'_, JsonRow<i64>>) {
+        let GaugeEvent::Read { value, .. } = event.data;
+        let key = event.stream.key().to_owned();
+        let before = rows.get(&key).map_or(0, |row| row.data);
+        rows.put(JsonRow { key, data: before + value });
+    }
+}
+
+/// What makes an event about 200 bytes long.
+pub(crate) fn note() -> String {
+    "x".repeat(170)
+}
