@@ -78,8 +78,11 @@ fn median(mut runs: Vec<Measured>) -> Measured {
 }
 
 fn print(case: &Case, measured: &Measured, base: Option<(&str, &Measured)>) {
-    let ratio =
-        base.map_or(String::new(), |(name, base)| format!("   {:.2} × {name}", measured.per_second / base.per_second));
+    let ratio = base.map_or(String::new(), |(name, base)| {
+        let rate = measured.per_second / base.per_second;
+        let median = measured.median.as_secs_f64() / base.median.as_secs_f64();
+        format!("   beside {name}: rate {rate:.2} ×, p50 {median:.2} ×")
+    });
     let (here, server) = measured.processor;
     println!(
         "{:<14} {:<52} {:>8.0}/s   p50 {:>9.3?}   p99 {:>9.3?}   CPU {here:>5.1} µs here {server:>5.1} µs server{ratio}",
