@@ -116,7 +116,7 @@ async fn insert(connection: &mut PgConnection, group: &[Pending], first: i64, wi
         Width::Lean => ("{}".into(), Vec::new()),
         Width::Alike => (
             format!(r#"{{"command_id":"{id}","correlation_id":"{id}","causation_id":"{id}","principal":""}}"#),
-            vec![7; 32],
+            vec![7_u8; 32],
         ),
     };
     sqlx::query(INSERT)
