@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::processor::Processor;
+use super::table::percentile;
 
 const WARM_UP: Duration = Duration::from_secs(1);
 
@@ -63,11 +64,10 @@ where
         latencies.extend(task.await.expect("a caller does not panic"));
     }
     latencies.sort_unstable();
-    let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize];
     Measured {
         per_second: count / elapsed.as_secs_f64(),
-        median: at(0.5),
-        p99: at(0.99),
+        median: percentile(&latencies, 0.5),
+        p99: percentile(&latencies, 0.99),
         processor: (here as f64 / count, server as f64 / count),
     }
 }

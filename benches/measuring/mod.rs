@@ -11,4 +11,4 @@ pub(crate) use self::callers::{Measured, measure};
 pub(crate) use self::databases::fresh_database;
 pub(crate) use self::gauge::{Gauge, GaugeCommand, GaugeEvent, Totals, note};
 pub(crate) use self::processor::Processor;
-pub(crate) use self::table::{Case, Plan, Run};
+pub(crate) use self::table::{Case, Plan, Run, middle, percentile};

@@ -89,3 +89,14 @@ fn print(case: &Case, measured: &Measured, base: Option<(&str, &Measured)>) {
         case.name, case.shown, measured.per_second, measured.median, measured.p99
     );
 }
+
+/// The value in the middle, of an odd number of them.
+pub(crate) fn middle<T: PartialOrd>(mut values: Vec<T>) -> T {
+    values.sort_by(|a, b| a.partial_cmp(b).expect("figures can be compared"));
+    values.swap_remove(values.len() / 2)
+}
+
+/// The value below which this share of the sorted ones lies.
+pub(crate) fn percentile<T: Copy>(sorted: &[T], share: f64) -> T {
+    sorted[((sorted.len() - 1) as f64 * share) as usize]
+}
