@@ -16,7 +16,7 @@ use sqlx::{Connection, PgConnection};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use self::measuring::{
-    Case, Gauge, GaugeCommand, GaugeEvent, Measured, Plan, Processor, Run, Totals, fresh_database, measure, note,
+    Case, Gauge, GaugeCommand, GaugeEvent, Measured, Plan, Processor, Run, Totals, drive, fresh_database, measure, note,
 };
 
 mod measuring;
@@ -170,18 +170,7 @@ async fn engine(server: &str, callers: usize, with_projection: bool, time: Durat
     let builder = Engine::builder(PostgresStore::open(&url).await.expect("opens")).aggregate::<Gauge>();
     let builder = if with_projection { builder.projection(Totals) } else { builder };
     let engine = builder.start().await.expect("starts");
-    let ids: Arc<Vec<_>> = Arc::new((0..STREAMS).map(Gauge::id).collect());
-    let (used, processor) = (engine.clone(), Processor::of_database(&url).await);
-    let measured = measure(callers, time, processor, move |caller, n| {
-        let (engine, ids) = (used.clone(), Arc::clone(&ids));
-        async move {
-            let id = &ids[(caller + n as usize * callers) % STREAMS];
-            engine.execute(id, GaugeCommand::Read { value: 1, note: note() }).await.expect("a quiet engine takes it");
-        }
-    })
-    .await;
-    engine.shutdown(Duration::from_secs(30)).await;
-    measured
+    drive(engine, STREAMS, callers, time, Processor::of_database(&url).await).await
 }
 
 fn cases(callers: usize) -> [Case; 5] {

@@ -13,9 +13,7 @@ use essaim::prelude::*;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{Connection, Executor, PgConnection};
 
-use self::measuring::{
-    Case, Gauge, GaugeCommand, Measured, Plan, Processor, Run, Totals, fresh_database, measure, note,
-};
+use self::measuring::{Case, Gauge, Measured, Plan, Processor, Run, Totals, drive, fresh_database, measure, note};
 
 mod measuring;
 
@@ -110,41 +108,25 @@ async fn bare_insert(server: &str, time: Duration) -> Measured {
     .await
 }
 
-async fn engine(server: &str, with_projection: bool) -> (Engine, Processor) {
-    let url = fresh_database(server, "essaim_bench_engine").await;
-    let store = PostgresStore::open(&url).await.expect("opens");
-    let builder = Engine::builder(store).aggregate::<Gauge>();
-    let builder = if with_projection { builder.projection(Totals) } else { builder };
-    (builder.start().await.expect("starts"), Processor::of_database(&url).await)
-}
-
 async fn through_the_engine(
     server: &str,
-    streams: u64,
+    streams: usize,
     callers: usize,
     time: Duration,
     with_projection: bool,
 ) -> Measured {
-    let (engine, processor) = engine(server, with_projection).await;
-    let ids: Arc<Vec<_>> = Arc::new((0..streams).map(Gauge::id).collect());
-    let used = engine.clone();
-    let measured = measure(callers, time, processor, move |caller, n| {
-        let (engine, ids) = (used.clone(), Arc::clone(&ids));
-        async move {
-            let id = &ids[((caller as u64 + n * callers as u64) % ids.len() as u64) as usize];
-            engine.execute(id, GaugeCommand::Read { value: 1, note: note() }).await.expect("a quiet engine takes it");
-        }
-    })
-    .await;
-    engine.shutdown(Duration::from_secs(30)).await;
-    measured
+    let url = fresh_database(server, "essaim_bench_engine").await;
+    let builder = Engine::builder(PostgresStore::open(&url).await.expect("opens")).aggregate::<Gauge>();
+    let builder = if with_projection { builder.projection(Totals) } else { builder };
+    let engine = builder.start().await.expect("starts");
+    drive(engine, streams, callers, time, Processor::of_database(&url).await).await
 }
 
 fn case(name: &str, shown: &str, beside: Option<&str>, run: Run) -> Case {
     Case { name: name.into(), shown: shown.into(), beside: beside.map(Into::into), run }
 }
 
-fn through(streams: u64, callers: usize, with_projection: bool) -> Run {
+fn through(streams: usize, callers: usize, with_projection: bool) -> Run {
     Box::new(move |server, time| {
         Box::pin(async move { through_the_engine(&server, streams, callers, time, with_projection).await })
     })

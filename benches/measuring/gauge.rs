@@ -1,6 +1,12 @@
 //! This file is the aggregate that is measured, one event of about 200 bytes a command, and a projection of it.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use essaim::prelude::*;
+
+use super::callers::{Measured, measure};
+use super::processor::Processor;
 
 #[derive(Default)]
 pub(crate) struct Gauge {
@@ -60,4 +66,26 @@ impl ProjectFrom<Gauge> for Totals {
 /// What makes an event about 200 bytes long.
 pub(crate) fn note() -> String {
     "x".repeat(170)
+}
+
+/// Callers that go round these gauges, until the engine is shut down.
+pub(crate) async fn drive(
+    engine: Engine,
+    gauges: usize,
+    callers: usize,
+    time: Duration,
+    processor: Processor,
+) -> Measured {
+    let ids: Arc<Vec<_>> = Arc::new((0..gauges).map(Gauge::id).collect());
+    let used = engine.clone();
+    let measured = measure(callers, time, processor, move |caller, n| {
+        let (engine, ids) = (used.clone(), Arc::clone(&ids));
+        async move {
+            let id = &ids[(caller + n as usize * callers) % ids.len()];
+            engine.execute(id, GaugeCommand::Read { value: 1, note: note() }).await.expect("a quiet engine takes it");
+        }
+    })
+    .await;
+    engine.shutdown(Duration::from_secs(30)).await;
+    measured
 }

@@ -9,6 +9,6 @@ mod table;
 
 pub(crate) use self::callers::{Measured, measure};
 pub(crate) use self::databases::fresh_database;
-pub(crate) use self::gauge::{Gauge, GaugeCommand, GaugeEvent, Totals, note};
+pub(crate) use self::gauge::{Gauge, GaugeCommand, GaugeEvent, Totals, drive, note};
 pub(crate) use self::processor::Processor;
 pub(crate) use self::table::{Case, Plan, Run, middle, percentile};
