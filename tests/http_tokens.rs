@@ -1,5 +1,5 @@
-//! Who is asking, by tokens that a real Keycloak grants: to a client, to a user who was brought there from here, to
-//! those it should not, and after its keys changed.
+//! Who is asking, over time, by tokens that a real Keycloak grants: to a client in its own name, until a session ends,
+//! and after the realm's keys changed.
 
 #[path = "support/mailbox.rs"]
 mod mailbox;
@@ -74,7 +74,7 @@ async fn post(realm: &Realm, below: &str, body: Value) {
 async fn add_client(realm: &Realm, client: &str, mappers: &[Value], roles: &[&str]) {
     let body = json!({"clientId": client, "secret": SECRET, "publicClient": false, "serviceAccountsEnabled": true,
                       "standardFlowEnabled": false, "directAccessGrantsEnabled": false, "protocolMappers": mappers});
-    post(realm, "/clients", body).await;
+    realm.add_client(body).await;
     let account = realm.account(&format!("service-account-{client}")).await.expect("it has an account");
     let account = account["id"].as_str().expect("an id").to_owned();
     let mut given = Vec::new();
@@ -149,59 +149,6 @@ mod real_keycloak {
         assert_eq!(elsewhere, 404, "another organisation is not there for it");
         assert_eq!((payments, &refused["detail"]), (403, &json!("this needs the role payments:read")));
         realm.close().await;
-    }
-
-    #[tokio::test]
-    async fn a_user_with_the_attributes_that_we_write_has_the_roles_that_they_say() {
-        let realm = realm_or_return!();
-        let mappers = [audience(AUDIENCE), attribute("organization_id", "false"), attribute("roles", "true")];
-        add_mappers(&realm, &mappers).await;
-        let account = |name: &str, roles: &[&str]| {
-            json!({"username": name, "email": format!("{name}@example.org"), "emailVerified": true, "enabled": true,
-                   "firstName": "Ada", "lastName": "Byron",
-                   "attributes": {"organization_id": [OWN], "roles": roles}})
-        };
-        for (name, roles) in [("ada", &["accountant", "operator"] as &[_]), ("bob", &[])] {
-            let id = realm.create(account(name, roles)).await;
-            realm.set_password(&id).await;
-        }
-        let api = api_asking(&realm).await;
-        let token = |name: &'static str| {
-            let realm = &realm;
-            async move { realm.login(name).await.1["access_token"].as_str().expect("a token").to_owned() }
-        };
-
-        let (ada, bob) = (token("ada").await, token("bob").await);
-
-        assert_eq!(get(&api, "/v1/events", &ada).await.0, 200);
-        assert_eq!(get(&api, "/v1/users", &ada).await.0, 403);
-        assert_eq!(get(&api, "/v1/events", &bob).await.0, 403, "who has no role may do nothing");
-        realm.close().await;
-    }
-
-    #[tokio::test]
-    async fn a_token_for_another_audience_is_refused() {
-        let realm = realm_or_return!();
-        add_client(&realm, CLERK, &[audience("another-api"), realm_roles()], &["users:read"]).await;
-        let api = api_asking(&realm).await;
-
-        let (status, problem) = get(&api, "/v1/users", &token_of(&realm, CLERK).await).await;
-
-        assert_eq!((status, &problem["detail"]), (401, &json!("the token is meant for others")));
-        realm.close().await;
-    }
-
-    #[tokio::test]
-    async fn a_token_of_another_realm_of_the_same_keycloak_is_refused() {
-        let (realm, other) = (realm_or_return!(), realm_or_return!());
-        add_client(&other, CLERK, &[audience(AUDIENCE), realm_roles()], &["users:read"]).await;
-        let api = api_asking(&realm).await;
-
-        let (status, problem) = get(&api, "/v1/users", &token_of(&other, CLERK).await).await;
-
-        assert_eq!((status, &problem["detail"]), (401, &json!("the issuer has no such key")));
-        realm.close().await;
-        other.close().await;
     }
 
     #[tokio::test]
