@@ -6,6 +6,7 @@ use std::time::Duration;
 use essaim::loadtest::own::{Load, table};
 use essaim::loadtest::progress::Progress;
 use essaim::loadtest::random::Random;
+use essaim::loadtest::results::Results;
 use essaim::loadtest::run::Plan;
 use essaim::loadtest::schedule::Schedule;
 use essaim::loadtest::thresholds::Requirement;
@@ -144,23 +145,43 @@ impl Traveller {
     }
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let seconds: f64 = std::env::args().nth(1).map_or(Ok(5.0), |seconds| seconds.parse())?;
+/// 128 travellers on four flights for so long, on a database of their own.
+async fn travel(duration: Duration) -> Result<Results, Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
     let store = SqliteStore::open(folder.path().join("flights.db")).await?;
     let engine = Engine::builder(store).aggregate::<Flight>().projection(Bookings).start().await?;
 
-    let plan = Plan {
-        schedule: Schedule::Closed { callers: 128 },
-        duration: Duration::from_secs_f64(seconds),
-        ..Plan::default()
-    };
+    let plan = Plan { schedule: Schedule::Closed { callers: 128 }, duration, ..Plan::default() };
     let required = [Requirement::parse("errors=0")?];
     let workload = Travelling { engine: engine.clone(), flights: 4 };
     let results = Load::on(engine.clone(), Bookings).run(workload, &plan, &Progress::on_stderr(), &required).await?;
 
-    println!("{}", table(&results, None));
     engine.shutdown(Duration::from_secs(5)).await;
+    Ok(results)
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let seconds: f64 = std::env::args().nth(1).map_or(Ok(5.0), |seconds| seconds.parse())?;
+
+    let results = travel(Duration::from_secs_f64(seconds)).await?;
+
+    println!("{}", table(&results, None));
     if results.verdict.passed { Ok(()) } else { Err(results.verdict.reasons.join("; ").into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_seat_is_booked_twice_and_no_answer_is_lost() {
+        let results = travel(Duration::from_millis(500)).await.unwrap();
+
+        let verification = results.verification.unwrap();
+        assert!(results.verdict.passed, "{:?}", results.verdict.reasons);
+        assert!(verification.acknowledged > 0 && verification.read_models == ["bookings"], "{verification:?}");
+        // 128 travellers want the 160 seats of four flights, and chance fills a flight now and then.
+        assert!(results.kinds["book"].answered > 0 && results.kinds["give back"].answered > 0);
+    }
 }

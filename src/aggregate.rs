@@ -229,7 +229,7 @@ pub(crate) fn encode_event<A: Aggregate>(
         event_id: command.event_id(n),
         event_type: event_type.into(),
         schema_version: schema_version::<A>(event_type),
-        json: json.into(),
+        json,
         decoded: None,
     })
 }

@@ -3,6 +3,9 @@
 //! Serde would write `{"Deposited": {"cents": 5}}`; the log keeps `Deposited` in a column of its own and only
 //! `{"cents": 5}` as data. A variant without fields has the data `{}`.
 
+use std::cell::Cell;
+use std::io;
+
 use serde::de::value::StrDeserializer;
 use serde::de::{
     self, DeserializeOwned, DeserializeSeed, Deserializer as _, EnumAccess, IntoDeserializer, VariantAccess, Visitor,
@@ -18,12 +21,55 @@ type JsonSerializer<'a> = serde_json::Serializer<&'a mut Vec<u8>>;
 ///
 /// # Errors
 /// When `value` is not an enum variant, or its fields cannot be written as JSON (a map with keys that are no strings).
-pub(crate) fn encode_variant<T: Serialize>(value: &T) -> Result<(&'static str, String), Error> {
-    let mut json = Vec::with_capacity(192);
+pub(crate) fn encode_variant<T: Serialize>(value: &T) -> Result<(&'static str, Box<str>), Error> {
     let mut name = "";
-    value.serialize(VariantSerializer { json: &mut serde_json::Serializer::new(&mut json), name: &mut name })?;
-    let json = String::from_utf8(json).expect("serde_json writes UTF-8");
+    let json = boxed_json(|json| {
+        value.serialize(VariantSerializer { json: &mut serde_json::Serializer::new(json), name: &mut name })
+    })?;
     Ok((name, json))
+}
+
+/// JSON text as `write` makes it, in one piece of memory of its very size: what grows on the way is kept by the thread
+/// for the next.
+///
+/// # Errors
+/// Those of `write`.
+pub(crate) fn boxed_json(write: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>) -> Result<Box<str>, Error> {
+    /// What a thread keeps at most.
+    const KEPT_BYTES: usize = 64 << 10;
+    thread_local! {
+        static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    }
+    // Taken, not borrowed: what is being written may write itself.
+    let mut scratch = SCRATCH.take();
+    scratch.clear();
+    let written = write(&mut scratch);
+    let json = written.map(|()| str::from_utf8(&scratch).expect("serde_json writes UTF-8").into());
+    if scratch.capacity() <= KEPT_BYTES {
+        SCRATCH.set(scratch);
+    }
+    json
+}
+
+/// How many bytes the value has as JSON; nothing is kept of them.
+///
+/// # Errors
+/// When it cannot be written as JSON.
+pub(crate) fn json_length<T: Serialize>(value: &T) -> Result<usize, Error> {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    serde_json::to_writer(&mut count, value)?;
+    Ok(count.0)
 }
 
 /// The variant called `name` with the fields in `json`.
@@ -242,9 +288,35 @@ mod tests {
     }
 
     fn round_trip(sample: Sample, name: &str, json: &str) {
-        assert_eq!(encode_variant(&sample).unwrap(), (encode_variant(&sample).unwrap().0, json.to_owned()));
+        assert_eq!(encode_variant(&sample).unwrap(), (encode_variant(&sample).unwrap().0, json.into()));
         assert_eq!(encode_variant(&sample).unwrap().0, name);
         assert_eq!(decode_variant::<Sample>(name, json).unwrap(), sample);
+    }
+
+    #[test]
+    fn what_is_counted_is_what_would_be_written() {
+        for value in [serde_json::json!({"a": [1, 2.5, "é\n"]}), serde_json::json!(null), serde_json::json!("")] {
+            assert_eq!(json_length(&value).unwrap(), serde_json::to_string(&value).unwrap().len(), "{value}");
+        }
+        let no_json = std::collections::BTreeMap::from([((1, 2), 3)]);
+        assert!(json_length(&no_json).is_err());
+    }
+
+    #[test]
+    fn what_writes_itself_while_something_is_written_leaves_both_whole() {
+        let mut inner = None;
+        let outer = boxed_json(|json| {
+            inner = Some(boxed_json(|json| serde_json::to_writer(json, "inner")));
+            serde_json::to_writer(json, "outer")
+        });
+
+        assert_eq!((&*outer.unwrap(), &*inner.unwrap().unwrap()), ("\"outer\"", "\"inner\""));
+        let failed = boxed_json(|json| {
+            json.extend(b"left behind");
+            Err(serde::ser::Error::custom("as this test wants it"))
+        });
+        assert!(failed.is_err());
+        assert_eq!(&*boxed_json(|json| serde_json::to_writer(json, &1)).unwrap(), "1");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::codec::boxed_json;
 use crate::stream::{GlobalPosition, StreamId, Version};
 
 /// What can be an event: a serde enum whose variants' names are the events' types.
@@ -94,8 +95,9 @@ pub struct MetadataFields {
 impl Metadata {
     /// Encodes the fields once.
     pub fn new(fields: MetadataFields) -> Self {
-        let json = serde_json::to_string(&fields).expect("ids, strings and JSON values can be written as JSON");
-        Self(Arc::new(MetadataInner { json: json.into(), fields: OnceLock::from(fields) }))
+        let json = boxed_json(|json| serde_json::to_writer(json, &fields));
+        let json = json.expect("ids, strings and JSON values can be written as JSON");
+        Self(Arc::new(MetadataInner { json, fields: OnceLock::from(fields) }))
     }
 
     /// Metadata as stored; decoded when first asked for.

@@ -143,16 +143,22 @@ async fn a_log_that_went_backwards_under_a_running_engine_is_noticed_and_all_bui
     for _ in 0..10 {
         engine.execute(&Purse::id("a"), put(1)).await.unwrap();
     }
-    engine.read_model::<Balances>().at_least(GlobalPosition(10)).within(CALM).await.unwrap();
+    engine.execute(&Purse::id("gone"), put(1)).await.unwrap();
+    engine.read_model::<Balances>().at_least(GlobalPosition(11)).within(CALM).await.unwrap();
 
     let (before, reopened) = (engine.log_id(), SqliteStore::open(&file).await.unwrap());
     set_back(&file, 4).await;
     let refused = engine.execute(&Purse::id("a"), PurseCommand::Take { cents: 5 }).await.unwrap_err();
+    let nothing_left = engine.execute(&Purse::id("gone"), PurseCommand::Take { cents: 2 }).await.unwrap_err();
     let taken = engine.execute(&Purse::id("a"), PurseCommand::Take { cents: 3 }).await.unwrap();
 
     assert!(
         matches!(refused, ExecuteError::Rejected { version: Version(4), .. }),
         "decided upon what is left: {refused}"
+    );
+    assert!(
+        matches!(nothing_left, ExecuteError::Rejected { version: Version::EMPTY, .. }),
+        "also by an aggregate that had no part in noticing it: {nothing_left:?}"
     );
     assert_eq!((taken.version, taken.position), (Version(5), GlobalPosition(5)));
     assert_ne!(engine.log_id(), before, "positions of what is gone are told from those of what is there");

@@ -160,6 +160,23 @@ async fn an_operator_sees_the_read_models_and_builds_them_anew() {
 }
 
 #[tokio::test]
+async fn an_operator_sees_what_runs_and_what_makes_it_durable() {
+    let api = Api::start().await;
+
+    let status = api.get("/v1/admin/status").await.json();
+
+    assert_eq!(status["essaim"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(status["optimised"], !cfg!(debug_assertions));
+    assert!(!status["database"].as_str().unwrap().is_empty(), "{status}");
+    let settings = status["durability"].as_array().unwrap();
+    assert!(
+        !settings.is_empty() && settings.iter().all(|it| it["name"].is_string() && it["value"].is_string()),
+        "{status}"
+    );
+    api.get("/v1/admin/status?x").await.problem(400, "unknown_parameter");
+}
+
+#[tokio::test]
 async fn only_what_is_set_aside_can_be_released() {
     let api = Api::start().await;
     let release = |body: Value| api.post("/v1/admin/release", body);

@@ -10,13 +10,11 @@ use std::time::Duration;
 
 use essaim::identity::keycloak::{Keycloak, KeycloakOptions};
 use essaim::identity::{IdentityProvider, Lookup, ProviderError, ProviderId, Refusal, WantedUser};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 use uuid::Uuid;
 
-use scripted::{Asked, Done, Scripted, answer, json, token};
+use scripted::{Asked, Done, Scripted, answer, json, self_signed, token};
 
 const SECRET: &str = "s3cret-of-ours";
 
@@ -222,21 +220,6 @@ async fn an_address_where_nobody_listens_is_unavailable() {
     assert!(!error.to_string().contains(&gone), "{error}");
 }
 
-/// A server's TLS with a certificate of nobody's authority, and the certificate.
-fn self_signed() -> (TlsAcceptor, String) {
-    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-    let chain = vec![CertificateDer::from(made.cert.der().to_vec())];
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
-    (TlsAcceptor::from(Arc::new(config)), made.cert.pem())
-}
-
 #[tokio::test]
 async fn a_certificate_of_an_unknown_authority_is_a_fault_of_the_set_up_until_it_is_named() {
     let (tls, certificate) = self_signed();
@@ -317,6 +300,43 @@ async fn no_error_repeats_our_secret_or_our_token() {
         assert!(!shown.contains(SECRET), "{shown}");
         assert!(!shown.contains("token-1f7c9e"), "{shown}");
     }
+}
+
+/// While one request is under way another one's token is refused, and replaced.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_error_does_not_repeat_the_token_that_was_sent_when_another_is_in_force_by_now() {
+    let (go_on, waiting) = std::sync::mpsc::channel();
+    let (granted, waiting) = (AtomicU32::new(0), std::sync::Mutex::new(waiting));
+    let server = Scripted::start(move |asked| match asked.text.split("Bearer ").nth(1) {
+        None => {
+            let n = granted.fetch_add(1, Ordering::Relaxed);
+            json("200 OK", &format!(r#"{{"access_token":"granted-{n}","expires_in":60,"token_type":"Bearer"}}"#))
+        }
+        Some(_) if asked.path.contains("ada") => {
+            waiting.lock().unwrap().recv().unwrap();
+            let sent = asked.text.replace(['\r', '\n'], " ");
+            let sent = &sent[sent.find("Bearer").unwrap()..];
+            json("400 Bad Request", &format!(r#"{{"error":"you sent {sent}"}}"#))
+        }
+        Some(token) if token.starts_with("granted-0") => json("401 Unauthorized", r#"{"error":"HTTP 401"}"#),
+        Some(_) => json("200 OK", "[]"),
+    })
+    .await;
+    let keycloak = Arc::new(keycloak(&server));
+    let first = tokio::spawn({
+        let keycloak = Arc::clone(&keycloak);
+        async move { keycloak.read(Lookup::Username("ada")).await.unwrap_err() }
+    });
+    while server.count(Asked::is_for_token) == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(keycloak.read(Lookup::Username("bob")).await, Ok(None));
+    assert_eq!(server.count(Asked::is_for_token), 2);
+    go_on.send(()).unwrap();
+
+    let error = first.await.unwrap().to_string();
+
+    assert!(error.contains("you sent Bearer [token]") && !error.contains("granted"), "{error}");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -177,6 +177,64 @@ fn a_database_that_is_not_empty_is_refused_unless_that_is_allowed() {
 }
 
 #[test]
+fn on_a_terminal_it_is_asked_whether_a_database_with_events_is_meant() {
+    let folder = folder();
+    let database = database_in(&folder);
+    results(&brief(folder.path(), &["--database", &database, "--duration", "300ms"]), 0);
+    let typed = |line: &str| {
+        let again = ["--database", &database, "--duration", "300ms", "--warmup", "0s", "--no-report"];
+        on_a_terminal(folder.path(), &again, line)
+    };
+
+    let (no_code, no) = typed("no\n");
+    let (yes_code, yes) = typed("y\n");
+
+    assert_eq!(no_code, Some(3), "{no}");
+    assert!(no.contains("Put load on it? [y/N]") && no.contains("is not empty"), "{no}");
+    assert_eq!(yes_code, Some(0), "{yes}");
+    assert!(yes.contains("verdict    passed"), "{yes}");
+}
+
+/// `essaim load` on a terminal of its own, as `script` of util-linux gives it one, where this is typed; its exit code
+/// and what was shown.
+fn on_a_terminal(folder: &Path, arguments: &[&str], typed: &str) -> (Option<i32>, String) {
+    let line: Vec<_> =
+        [env!("CARGO_BIN_EXE_essaim"), "load"].iter().chain(arguments).map(|it| format!("'{it}'")).collect();
+    let mut script = Command::new("script");
+    script.current_dir(folder).env("TERM", "xterm").args([
+        "--quiet",
+        "--return",
+        "--command",
+        &line.join(" "),
+        "/dev/null",
+    ]);
+    let mut child = started({
+        script.stdin(Stdio::piped());
+        script
+    });
+    child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), text(&output.stdout))
+}
+
+#[test]
+fn a_run_whose_history_is_full_ends_there_and_verifies_all_that_was_answered() {
+    let output = brief(folder().path(), &["--workload", "hot", "--history-mb", "1", "--duration", "60s"]);
+
+    let results = results(&output, 1);
+    let verification = results.verification.unwrap();
+    assert!(results.duration_seconds < 59.0, "{}", results.duration_seconds);
+    assert!(
+        results.verdict.reasons[0].starts_with("the history of all answers reached its 1 MB"),
+        "{:?}",
+        results.verdict
+    );
+    // 84 bytes each, and 200 for the one stream in the history of each of the 64 callers.
+    let room = (1_000_000 - 64 * 200) / 84;
+    assert!(verification.passed() && verification.commands >= room, "{verification:?}");
+}
+
+#[test]
 fn what_is_required_decides_over_the_exit_code() {
     let held = brief(folder().path(), &["--require", "p99<60s", "--require", "errors=0"]);
     let broken = brief(folder().path(), &["--require", "p99<1us", "--require", "errors=0"]);
@@ -206,10 +264,16 @@ fn results_are_compared_with_those_of_an_earlier_run() {
 fn what_makes_no_sense_is_refused_with_a_message_that_says_why() {
     let folder = folder();
     let nobody = "http://127.0.0.1:1";
-    let table: [(&[&str], i32, &str); 17] = [
+    std::fs::write(folder.path().join("idle.json"), r#"{"essaim_load_format": 1}"#).unwrap();
+    std::fs::write(folder.path().join("half.json"), r#"{"essaim_load_format": 1, "totals": {"answ"#).unwrap();
+    let table: [(&[&str], i32, &str); 23] = [
         (&["--workload", "nonsense"], 2, "invalid value 'nonsense'"),
         (&["--rate", "0"], 2, "a rate of zero sends nothing"),
         (&["--rate", "fast"], 2, "is no rate"),
+        (&["--rate", "-5"], 2, "is no rate"),
+        (&["--rate", "NaN"], 2, "is no rate"),
+        (&["--find-peak", "--kill-every", "1s"], 2, "no rate holds its limit over a restart"),
+        (&["--history-mb", "0"], 2, "0 is not in 1..=1000000"),
         (&["--duration", "0s"], 2, "must be longer than zero"),
         (&["--duration", "soon"], 2, "try 10s, 500ms or 2m"),
         (&["--callers", "0"], 2, "0 is not in 1..=100000"),
@@ -224,6 +288,8 @@ fn what_makes_no_sense_is_refused_with_a_message_that_says_why() {
         (&["--database", "mysql://host/a"], 3, "sqlite:// or postgres://"),
         (&["--report", "no/such/folder.html"], 2, "there is no such folder"),
         (&["--baseline", "missing.json"], 2, "missing.json cannot be read"),
+        (&["--baseline", "half.json"], 2, "half.json: this is no result of"),
+        (&["--baseline", "idle.json"], 2, "idle.json: nothing was answered in that run"),
     ];
     for (arguments, code, wanted) in table {
         let output = run(folder.path(), arguments);
@@ -233,7 +299,7 @@ fn what_makes_no_sense_is_refused_with_a_message_that_says_why() {
         assert!(message.starts_with("error: ") && message.contains(wanted), "{arguments:?}: {message}");
         assert_eq!(text(&output.stdout), "", "{arguments:?}");
     }
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was left behind");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing was left behind but the two baselines");
 }
 
 #[test]
@@ -271,6 +337,11 @@ async fn a_running_daemon_is_loaded_over_http_and_verified_through_its_own_inter
         let all = ["payment_summaries", "user_profiles", "user_list", "user_analytics"];
         assert_eq!(verification.read_models, all, "whatever the daemon keeps is built anew and compared");
         assert!(results.intervals.iter().any(|interval| interval.rss_bytes.is_some()), "read off /metrics");
+        assert_eq!(results.versions.server.as_deref(), Some(env!("CARGO_PKG_VERSION")));
+        assert!(results.versions.store.starts_with("SQLite 3."), "{:?}", results.versions);
+        assert!(results.settings.database.starts_with("sqlite://"), "{:?}", results.settings);
+        let named = |name: &str| results.durability.iter().any(|setting| setting.name == name);
+        assert!(named("journal_mode") && named("synchronous"), "{:?}", results.durability);
     }
 }
 

@@ -1,5 +1,7 @@
 //! The whole engine on a Postgres that is pulled from under it.
 
+#[path = "support/brittle.rs"]
+mod brittle;
 #[path = "support/postgres.rs"]
 mod postgres;
 mod support;
@@ -8,10 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use brittle::BrittleRecorder;
 use essaim::prelude::*;
 use essaim::store::LogFilter;
+use essaim::testing::FaultyStore;
 use postgres::{Cluster, Database};
-use sqlx::Executor;
+use sqlx::{Connection, Executor, PgConnection};
 use support::{Balances, Purse, PurseCommand, eventually};
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -93,4 +97,70 @@ async fn a_server_that_crashes_under_load_loses_nothing_and_doubles_nothing() {
         cluster.restart();
     })
     .await;
+}
+
+/// Another's uncommitted event at the place where purse b's next one belongs: who appends that waits for its fate.
+const OCCUPY_THE_PLACE: &str = "
+    INSERT INTO essaim_events (
+        position, event_id, category, key, version, event_type, schema_version, data, metadata, recorded_at, hash
+    )
+    SELECT 1000000, gen_random_uuid(), category, key, version + 1, event_type, schema_version, data, metadata,
+           recorded_at, hash
+    FROM essaim_events
+    WHERE key = 'b'";
+
+async fn someone_waits_with(observer: &mut PgConnection, statement: &str) {
+    let observer = tokio::sync::Mutex::new(observer);
+    eventually(statement, async || {
+        let waits = "SELECT EXISTS (
+                         SELECT FROM pg_stat_activity
+                         WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%' || $1 || '%'
+                     )";
+        let query = sqlx::query_scalar(waits).bind(statement);
+        query.fetch_one(&mut **observer.lock().await).await.unwrap()
+    })
+    .await;
+}
+
+// One thread, so that the recorder of this test is the one that the engine's tasks see.
+#[tokio::test]
+async fn a_journal_that_dies_while_its_append_is_on_the_way_to_the_server_doubles_nothing() {
+    let recorder = BrittleRecorder::default();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let database = Database::fresh().await;
+    let store = FaultyStore::new(Arc::new(PostgresStore::open(&database.url).await.unwrap()));
+    let faults = store.faults();
+    let engine = Engine::builder(store).aggregate::<Purse>().start().await.unwrap();
+    let put = |purse: &'static str, cents| {
+        let engine = engine.clone();
+        tokio::spawn(async move { engine.execute(&Purse::id(purse), PurseCommand::Put { cents }).await })
+    };
+    for purse in ["a", "b"] {
+        put(purse, 1).await.unwrap().unwrap();
+    }
+    let (mut other, mut observer) = (database.connection().await, database.connection().await);
+    let mut place = other.begin().await.unwrap();
+    place.execute(OCCUPY_THE_PLACE).await.unwrap();
+
+    faults.hold_appends();
+    let answered = put("a", 10);
+    faults.append_is_held().await;
+    let on_the_way = put("b", 20);
+    // Nothing keeps this one from the journal, and each of its steps is one of these turns.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    recorder.break_once();
+    faults.release_appends();
+    someone_waits_with(&mut observer, "INSERT INTO essaim_events").await;
+    assert!(recorder.is_broken(), "the journal died over the answers while that append was under way");
+    someone_waits_with(&mut observer, "epoch = epoch + 1").await;
+    place.rollback().await.unwrap();
+
+    let (answered, on_the_way) = (answered.await.unwrap(), on_the_way.await.unwrap());
+    assert!(matches!(answered, Err(ExecuteError::Unknown)), "{answered:?}");
+    let receipt = on_the_way.unwrap();
+    assert_eq!((receipt.version, receipt.position), (Version(2), GlobalPosition(4)));
+    let next = put("b", 30).await.unwrap().unwrap();
+    assert_eq!((next.version, next.position), (Version(3), GlobalPosition(5)), "the twenty cents came once");
 }

@@ -15,6 +15,7 @@ use essaim::identity::double::Faults;
 use essaim::prelude::*;
 use essaim::store::LogFilter;
 use realm::{CLIENT, Realm, SECRET};
+use reqwest::Method;
 use serde_json::{Value, json};
 use support::daemon::Daemon;
 use support::eventually;
@@ -178,10 +179,18 @@ async fn operators_list_show_retry_and_skip_dead_letters_over_http_and_on_the_co
     let (ada, bob) = (ada.to_string(), bob.to_string());
     let retried = run(&["dead-letters", "retry", "user_accounts", &ada]);
     assert_eq!(retried.0, Some(0), "{retried:?}");
+    let shown = run(&["dead-letters", "show", "user_accounts", &bob]);
+    let letter: Value = serde_json::from_str(&shown.1).unwrap_or_else(|_| panic!("{shown:?}"));
+    assert_eq!((&letter["version"], &letter["changes"][0]["type"]), (&json!(1), &json!("UserRegistered")));
+    let table = run(&["dead-letters", "list"]);
+    assert!(table.0 == Some(0) && table.1.contains(&bob) && table.1.contains("username_taken"), "{table:?}");
     let skipped = run(&["dead-letters", "skip", "user_accounts", &bob, "--reason", "kept by hand"]);
     assert_eq!(skipped.0, Some(0), "{skipped:?}");
     let again = run(&["dead-letters", "skip", "user_accounts", &bob, "--reason", "kept by hand"]);
     assert!(again.0 == Some(1) && again.2.contains("no such dead letter"), "{again:?}");
+    let kept = run(&["dead-letters", "list", "--skipped", "--output", "json"]);
+    let kept: Value = serde_json::from_str(&kept.1).unwrap_or_else(|_| panic!("{kept:?}"));
+    assert_eq!((&kept[0]["subject"], &kept[0]["skipped"]["reason"]), (&json!(bob), &json!("kept by hand")));
     settled(&daemon, 3).await;
     assert_eq!(synchroniser(&daemon).await["dead_letters"], 0);
     assert_eq!(realm.account("user0").await.unwrap()["attributes"]["essaim_user_id"], json!([ada]));
@@ -199,6 +208,72 @@ async fn operators_list_show_retry_and_skip_dead_letters_over_http_and_on_the_co
     assert_eq!((&report["checked"], &report["drifted"]), (&json!(2), &json!(0)));
     let shown = run(&["synchronisers", "list"]);
     assert!(shown.0 == Some(0) && shown.1.contains("user_accounts"), "{shown:?}");
+}
+
+#[tokio::test]
+async fn a_dead_letter_names_the_field_and_what_to_do_and_over_http_it_is_retried_or_skipped_for_good() {
+    let (_folder, database) = registered(&names(4)).await;
+    let realm = Realm::double().await;
+    let by_name = realm.create(json!({"username": "user0", "enabled": true})).await;
+    let by_email = realm.create(json!({"username": "other", "email": "user1@example.org", "enabled": true})).await;
+    realm.create(json!({"username": "user2", "enabled": true})).await;
+    let daemon = daemon(&database, &realm).await;
+    settled(&daemon, 4).await;
+    let http = reqwest::Client::new();
+    let subject = |n: u128| Uuid::from_u128(n).to_string();
+    let path = |n: u128| format!("/v1/admin/dead-letters/user_accounts/{}", subject(n));
+    let send = async |method: Method, path: &str, body: Value| {
+        let request = http.request(method, format!("{}{path}", daemon.address())).json(&body);
+        let answer = request.header("essaim-principal", "ann").send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    let listed = async |query: &str| -> Vec<Value> {
+        let page = get(&daemon, &format!("/v1/admin/dead-letters?{query}")).await;
+        page["items"].as_array().unwrap().iter().map(|letter| letter["subject"].clone()).collect()
+    };
+
+    assert_eq!(listed("").await, [subject(1), subject(2), subject(3)]);
+    let reason = async |n: u128| get(&daemon, &path(n)).await["reason"].as_str().unwrap().to_owned();
+    let not_ours = |account: &str| format!("account {account} is not this user's: ");
+    let rename = "rename it, remove it, or change the user's username, and retry";
+    assert_eq!(reason(1).await, format!("username_taken: {}{rename}", not_ours(&by_name)));
+    let readdress = "give it another address, remove it, or change the user's email, and retry";
+    assert_eq!(reason(2).await, format!("email_taken: {}{readdress}", not_ours(&by_email)));
+    // What the reason says is done: the user is changed, and waits until somebody retries.
+    let user = format!("/v1/users/{}", subject(1));
+    assert_eq!(send(Method::PATCH, &user, json!({"username": "augusta"})).await.0, 200);
+    eventually("the change waits behind the letter", || async { get(&daemon, &path(1)).await["wanted_version"] == 2 })
+        .await;
+    let waiting = get(&daemon, &path(1)).await;
+    let changes: Vec<_> =
+        waiting["changes"].as_array().unwrap().iter().filter_map(|change| change["type"].as_str()).collect();
+    assert_eq!((changes, &waiting["synced_version"]), (vec!["UserRegistered", "UserUpdated"], &json!(0)));
+
+    let (status, retried) = send(Method::POST, &format!("{}/retry", path(1)), json!({})).await;
+    assert_eq!((status, &retried["handled"]), (200, &json!("retried")), "{retried}");
+    realm.remove(&by_email).await;
+    assert_eq!(send(Method::POST, &format!("{}/retry", path(2)), json!({})).await.0, 200);
+    let skip = format!("{}/skip", path(3));
+    for none in [json!({}), json!({"reason": ""}), json!({"reason": "x".repeat(501)}), json!({"reason": 5})] {
+        assert_eq!(send(Method::POST, &skip, none).await.0, 400);
+    }
+    let (status, skipped) = send(Method::POST, &skip, json!({"reason": "kept by hand"})).await;
+    assert_eq!((status, &skipped["handled"]), (200, &json!("skipped")), "{skipped}");
+    settled(&daemon, 4).await;
+    eventually("those two are brought", || async { synchroniser(&daemon).await["dead_letters"] == 0 }).await;
+
+    assert_eq!(realm.account("augusta").await.unwrap()["attributes"]["essaim_user_id"], json!([subject(1)]));
+    assert_eq!(realm.account("user1").await.unwrap()["attributes"]["essaim_user_id"], json!([subject(2)]));
+    assert_eq!((listed("").await, listed("skipped=true").await), (vec![], vec![json!(subject(3))]));
+    let shown = get(&daemon, &path(3)).await;
+    assert_eq!((&shown["skipped"]["by"], &shown["skipped"]["reason"]), (&json!("ann"), &json!("kept by hand")));
+    assert_eq!(count(&daemon, "IdentitySyncSkipped").await, 1);
+    for (method, gone) in [(Method::POST, format!("{}/retry", path(2))), (Method::GET, path(4))] {
+        assert_eq!(send(method, &gone, json!({})).await.0, 404, "{gone}");
+    }
+    for (path, status) in [("?limit=0", 400), ("?cursor=zz", 400), ("?whose=mine", 400), ("?synchroniser=none", 404)] {
+        assert_eq!(send(Method::GET, &format!("/v1/admin/dead-letters{path}"), Value::Null).await.0, status, "{path}");
+    }
 }
 
 #[tokio::test]

@@ -78,10 +78,16 @@ fn life(n: u64) -> Vec<UserCommand> {
         "organization_id": Uuid::from_u128(u128::from(chance) % ORGANIZATIONS), "roles": [],
     }});
     let mut commands = vec![serde_json::from_value(register).unwrap()];
+    // From some days before the first registration to long behind the last; the second login may be told first.
+    let login = |chance: u64| {
+        let seconds = i64::try_from(chance % (86_400 * 200)).unwrap() - 86_400 * 5;
+        UserCommand::RecordLogin { at: (beginning() + TimeDelta::seconds(seconds)).into() }
+    };
     if chance & 0b1 == 0 {
-        // From some days before the first registration to long behind the last.
-        let seconds = i64::try_from((chance >> 8) % (86_400 * 200)).unwrap() - 86_400 * 5;
-        commands.push(UserCommand::RecordLogin { at: (beginning() + TimeDelta::seconds(seconds)).into() });
+        commands.push(login(chance >> 8));
+    }
+    if chance & 0b1_000_001 == 0 {
+        commands.push(login(scattered(chance)));
     }
     if chance & 0b110 == 0 {
         commands.push(UserCommand::VerifyEmail);

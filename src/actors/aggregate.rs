@@ -341,7 +341,10 @@ impl<A: Aggregate> Instance<A> {
         let at = self.decided.iter().position(|decided| decided.number == append.number);
         let Some(mut decided) = at.and_then(|at| self.decided.remove(at)) else {
             // Durable, as is known by now, but the journal failed before it could answer.
-            append.reply.send(Answer::Unknown);
+            append.reply.send(match fault {
+                Fault::Kept(outcome) => Answer::Outcome(outcome),
+                _ => Answer::Unknown,
+            });
             return self.load_when_settled();
         };
         decided.request.in_doubt |= matches!(fault, Fault::Unknown) && !append.events.is_empty();
@@ -380,6 +383,7 @@ impl<A: Aggregate> Instance<A> {
             self.phase = Phase::Cold;
             return self.answer_all(|fault| match fault {
                 Some(Fault::Unknown) => Answer::Unknown,
+                Some(Fault::Kept(outcome)) => Answer::Outcome(outcome.clone()),
                 _ => Answer::NotExecuted(NotExecuted::StoreUnavailable),
             });
         }
@@ -447,6 +451,7 @@ impl<A: Aggregate> Instance<A> {
             Fault::Invalid(what) => reply.send(Answer::Invalid(what)),
             Fault::Aborted(what) => reply.send(Answer::Failed(what)),
             Fault::Stopped(why) => reply.send(Answer::NotExecuted(why)),
+            Fault::Kept(outcome) => reply.send(Answer::Outcome(outcome)),
             Fault::ClaimRefused(claim) => {
                 let outcome = Outcome::ClaimRefused { version: self.version, position: Default::default(), claim };
                 self.append(request, reply, Draft::without_events(Verdict::Outcome(outcome)));

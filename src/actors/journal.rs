@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 pub(crate) use self::append::{Append, ClaimDelta, Fault, Lineage, Verdict};
 pub(crate) use self::status::JournalStatus;
 
-use self::append::InFlight;
+use self::append::{InFlight, Orphans};
 use self::claims::{held_among, net_claims, refuse_claims, set_losers_aside};
 use self::release::Release;
 use super::feed::Feed;
@@ -64,6 +64,7 @@ pub(crate) struct Journal {
     limits: BatchLimits,
     status: Arc<JournalStatus>,
     release: Release,
+    orphans: Orphans,
     stop: CancellationToken,
 }
 /// How one attempt to append ended.
@@ -101,12 +102,18 @@ impl Journal {
             limits,
             status,
             release: Release::new(feed, snapshots),
+            orphans: Orphans::default(),
             stop,
         }
     }
 
     /// Works until stopped or fenced. Called again after a crash, it first makes sure of what is in the log.
     pub(crate) async fn run(&mut self) {
+        if self.doubtful {
+            // An append that the last run sent may still be on its way; behind a reclaim it is in the log or never.
+            self.fenced |= self.reclaim().await.is_err();
+            self.orphans.hand_back(&self.store).await;
+        }
         let mut waiting = Vec::new();
         let stop = self.stop.clone();
         loop {
@@ -126,7 +133,7 @@ impl Journal {
             if received == 0 {
                 return;
             }
-            let mut group = InFlight(std::mem::take(&mut waiting));
+            let mut group = InFlight::new(std::mem::take(&mut waiting), &self.orphans);
             self.accept(&mut group);
             while let Some(next) = self.take_batch(&mut group) {
                 self.commit(next).await;
@@ -140,7 +147,7 @@ impl Journal {
             return;
         }
         // An empty batch asks the fence and nothing else.
-        if let Attempt::Fenced(_) = self.attempt(&InFlight(Vec::new())).await {
+        if let Attempt::Fenced(_) = self.attempt(&InFlight::new(Vec::new(), &self.orphans)).await {
             self.fenced = true;
         }
     }
@@ -179,8 +186,8 @@ impl Journal {
             bytes <= self.limits.max_bytes
         });
         let count = fitting.count().max(1).min(group.0.len());
-        let rest = group.0.split_off(count);
-        let batch = InFlight(std::mem::replace(&mut group.0, rest));
+        let rest = group.split_off(count);
+        let batch = std::mem::replace(group, rest);
         (!batch.0.is_empty()).then_some(batch)
     }
 
@@ -204,7 +211,7 @@ impl Journal {
                     if !losers.is_empty() {
                         self.release.now();
                     }
-                    losers.into_iter().for_each(|(append, fault)| append.hand_back(fault));
+                    losers.hand_back(|fault| fault);
                     continue;
                 }
                 Attempt::Fenced(fault) => {
@@ -215,10 +222,10 @@ impl Journal {
                     refuse_claims(&mut part, &claims);
                     parts.push(part);
                     // Whoever lost one of these claims has lost it to a durable holder.
-                    for (append, fault) in losers {
-                        let lost = matches!(&fault, Fault::ClaimRefused(claim) if claims.contains(claim));
-                        append.hand_back(if lost { fault } else { Fault::Cut });
-                    }
+                    losers.hand_back(|fault| match fault {
+                        Fault::ClaimRefused(claim) if claims.contains(&claim) => Fault::ClaimRefused(claim),
+                        _ => Fault::Cut,
+                    });
                     continue;
                 }
                 Attempt::Refused(error) if part.0.len() == 1 => {
@@ -233,13 +240,13 @@ impl Journal {
                 }
                 Attempt::Refused(error) => {
                     warn!(%error, commands = part.0.len(), "a batch was refused; looking for the command at fault");
-                    let second = part.split_off_second_half();
+                    let second = part.split_off(part.0.len() / 2);
                     parts.push(second);
                     parts.push(part);
                 }
             }
             // The winners did not commit, so nothing is decided about the losers either.
-            losers.into_iter().for_each(|(append, _)| append.hand_back(Fault::Cut));
+            losers.hand_back(|_| Fault::Cut);
         }
     }
 

@@ -1,4 +1,5 @@
-//! This file is what an operator asks of a running daemon: how the read models are, make one anew, let one try again.
+//! This file is what an operator asks of a running daemon: what it is, how the read models are, make one anew, let one
+//! try again.
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -11,6 +12,47 @@ use super::problem::{Problem, ProblemBody};
 use super::request::body::{Body, text};
 use super::request::parameters::Parameters;
 use crate::engine::{ProjectionState, ProjectionStatus};
+
+/// What runs here, and on what.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct Status {
+    /// Version of this daemon.
+    #[schema(example = "0.1.0")]
+    essaim: &'static str,
+    /// Whether it was built with optimisation.
+    optimised: bool,
+    /// The database's address, without user and password.
+    #[schema(example = "postgres://localhost/essaim")]
+    database: String,
+    /// What makes commits durable there, as it is in force, and which release the database is.
+    durability: Vec<StoreSetting>,
+}
+
+/// A setting of the database.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct StoreSetting {
+    #[schema(example = "synchronous_commit")]
+    name: String,
+    #[schema(example = "on")]
+    value: String,
+}
+
+/// Versions, and what makes commits durable.
+#[utoipa::path(get, path = "/v1/admin/status", operation_id = "get_status", tag = "admin",
+    responses((status = 200, body = Status),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json",
+            description = "`store_unavailable`", headers(("Retry-After" = u64, description = "Whole seconds")))))]
+pub(crate) async fn status(State(state): State<AppState>, parameters: Parameters) -> Result<Json<Status>, Problem> {
+    parameters.finish()?;
+    let store = state.engine.store();
+    let settings = store.durability().await.map_err(|error| {
+        tracing::warn!(%error, "the store does not say what makes it durable");
+        Problem::new("store_unavailable", "the database does not answer")
+    })?;
+    let durability = settings.into_iter().map(|(name, value)| StoreSetting { name, value }).collect();
+    let (essaim, optimised) = (env!("CARGO_PKG_VERSION"), !cfg!(debug_assertions));
+    Ok(Json(Status { essaim, optimised, database: store.describe(), durability }))
+}
 
 /// The read models of this daemon.
 #[derive(Serialize, utoipa::ToSchema)]

@@ -215,6 +215,7 @@ mod tests {
             GET /v1/admin/synchronisers
             GET /v1/admin/synchronisers/{name}
             POST /v1/admin/synchronisers/{name}/reconcile
+            GET /v1/admin/status
             GET /v1/admin/projections
             GET /v1/admin/projections/{name}/digest
             GET /v1/events

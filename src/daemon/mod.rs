@@ -116,6 +116,7 @@ fn documented() -> (axum::Router<AppState>, utoipa::openapi::OpenApi) {
         .routes(routes!(users::record_login))
         .routes(routes!(events::list))
         .routes(routes!(audit::search))
+        .routes(routes!(admin::status))
         .routes(routes!(admin::list))
         .routes(routes!(admin::digest))
         .routes(routes!(admin::rebuild))

@@ -97,6 +97,11 @@ pub enum UserCommand {
     },
     /// Notes that the address was shown to be the user's.
     VerifyEmail,
+    /// The same of this address, told late by somebody else: of no effect when the user has another one by now.
+    ConfirmEmail {
+        /// The address that was shown to be the user's.
+        email: Email,
+    },
     /// Notes that it logged in. The notes may come out of order.
     RecordLogin {
         /// When.
@@ -237,6 +242,10 @@ impl Profile {
         is_change.then_some(UserEvent::UserUpdated { username, email, first_name, last_name })
     }
 
+    fn verify(&self) -> Option<UserEvent> {
+        (!self.is_email_verified).then_some(UserEvent::UserEmailVerified)
+    }
+
     fn apply(&mut self, event: &UserEvent) {
         match event {
             UserEvent::UserRegistered { .. } | UserEvent::UserDeleted => {}
@@ -287,7 +296,9 @@ impl Aggregate for User {
             UserCommand::Disable { reason } => {
                 profile.is_enabled.then(|| UserEvent::UserDisabled { reason: reason.clone() })
             }
-            UserCommand::VerifyEmail => (!profile.is_email_verified).then_some(UserEvent::UserEmailVerified),
+            UserCommand::VerifyEmail => profile.verify(),
+            UserCommand::ConfirmEmail { email } if *email != profile.email => None,
+            UserCommand::ConfirmEmail { .. } => profile.verify(),
             UserCommand::RecordLogin { at } => Some(UserEvent::UserLoggedIn { at: *at }),
             UserCommand::Delete if profile.can_be_deleted() => Some(UserEvent::UserDeleted),
             UserCommand::Delete => return Err(UserRejection::CannotDelete),

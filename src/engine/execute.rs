@@ -15,6 +15,7 @@ use crate::actors::dispatcher::Dispatcher;
 use crate::actors::flights::Joined;
 use crate::actors::journal::chain;
 use crate::aggregate::{Aggregate, AggregateId};
+use crate::codec::json_length;
 use crate::command::{ExecuteError, NotExecuted, Options, Receipt};
 use crate::event::{CommandId, Metadata, MetadataFields};
 use crate::store::Outcome;
@@ -60,22 +61,19 @@ impl Engine {
         else {
             return (Answer::Invalid(format!("the engine was not built with the aggregate {}", A::CATEGORY)), false);
         };
-        let encoded = match serde_json::to_vec(&command) {
-            Ok(encoded) => encoded,
+        let (length, keep) = match measured(id.stream(), &command, &options) {
+            Ok(measured) => measured,
             Err(error) => return (Answer::Invalid(format!("the command cannot be written as JSON: {error}")), false),
         };
         let decide_by = Instant::now() + options.deadline.unwrap_or(inner.runtime.limits.command_deadline);
         let command_id =
             options.command_id.or(options.fresh_id).unwrap_or_else(|| CommandId(inner.clock.time_ordered_id()));
-        let keep = options
-            .command_id
-            .map(|_| Keep { fingerprint: fingerprint(id.stream(), &encoded), internal: options.internal });
         let admission = if options.internal { &inner.internal_admission } else { &inner.admission };
         let metadata = match metadata(command_id, &options) {
             Ok(metadata) => metadata,
             Err(what) => return (Answer::Invalid(what), false),
         };
-        let size = encoded.len() + metadata.as_json().len();
+        let size = length + metadata.as_json().len();
         let request = Box::new(Request {
             command,
             command_id,
@@ -185,6 +183,20 @@ impl Engine {
 
 fn given_up(ticket: &Ticket) -> Answer {
     if ticket.give_up() { Answer::NotExecuted(NotExecuted::Deadline) } else { Answer::Unknown }
+}
+
+/// How long the command is as JSON, and under which fingerprint its outcome is kept, if it is.
+fn measured<C: serde::Serialize>(
+    stream: &StreamId,
+    command: &C,
+    options: &Options,
+) -> Result<(usize, Option<Keep>), serde_json::Error> {
+    if options.command_id.is_none() {
+        return Ok((json_length(command)?, None));
+    }
+    let encoded = serde_json::to_vec(command)?;
+    let keep = Keep { fingerprint: fingerprint(stream, &encoded), internal: options.internal };
+    Ok((encoded.len(), Some(keep)))
 }
 
 /// blake3 over the target and the command: what makes a command the same command.

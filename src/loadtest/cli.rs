@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::consent;
 use super::error::LoadError;
 use super::hdr_log;
 use super::output;
@@ -15,7 +16,7 @@ use super::progress::Progress;
 use super::quantity;
 use super::report::{write_report, write_whole};
 use super::results::{Results, Setting, Settings};
-use super::run::{On, Plan, run};
+use super::run::{HISTORY_MEGABYTES, On, Plan, run};
 use super::schedule::{Arrivals, Schedule};
 use super::setup::Setup;
 use super::summary;
@@ -47,7 +48,7 @@ pub struct Flags {
     #[arg(long, value_name = "NAME", default_value = "payments")]
     workload: WorkloadName,
     /// Open loop: so many operations a second, whatever the answers do
-    #[arg(long, value_name = "N", value_parser = quantity::rate)]
+    #[arg(long, value_name = "N", value_parser = quantity::rate, allow_negative_numbers = true)]
     rate: Option<f64>,
     /// How the moments of an open loop are spread
     #[arg(long, value_name = "KIND", default_value = "constant")]
@@ -88,10 +89,14 @@ pub struct Flags {
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_value = "true",
         default_missing_value = "true")]
     verify: std::primitive::bool,
+    /// How many MB the answers kept for --verify may take; a run that reaches it ends there, says so, and fails
+    #[arg(long, value_name = "N", default_value_t = HISTORY_MEGABYTES,
+        value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    history_mb: u64,
     /// Every command brings a key under which its outcome is stored, as over HTTP
     #[arg(long)]
     idempotent: bool,
-    /// Use a database whose log has events already
+    /// Use a database whose log has events already; on a terminal, it is asked whether that is meant
     #[arg(long)]
     allow_existing: bool,
     /// Run a daemon of its own, kill it with SIGKILL and start it again this often
@@ -203,10 +208,11 @@ pub async fn load(flags: Flags, surroundings: Surroundings) -> Result<(), LoadEr
 }
 
 async fn load_until(flags: Flags, surroundings: Surroundings, interrupt: CancellationToken) -> Result<(), LoadError> {
-    let plan = flags.plan()?;
+    let mut plan = flags.plan()?;
     flags.check_folders()?;
     let baseline = flags.baseline.as_deref().map(output::read_baseline).transpose()?;
     let setup = Setup::make(&flags.wanted(&plan), surroundings).await?;
+    plan.allow_existing = plan.allow_existing || consent::to_existing_events(&*setup.target, &interrupt).await;
     let progress = Progress::on_stderr();
     let on =
         On { workload: Arc::clone(&setup.workload), target: Arc::clone(&setup.target), daemon: setup.daemon.clone() };
@@ -215,7 +221,7 @@ async fn load_until(flags: Flags, surroundings: Surroundings, interrupt: Cancell
     setup.close().await;
     let mut outcome = ran?;
     let (began, slices) = (outcome.started_at, outcome.slices.take());
-    let results = summary::results(outcome, flags.settings(&plan, &setup), &setup.store, &flags.require);
+    let results = summary::results(outcome, flags.settings(&plan, &setup), &flags.require);
     if let (Some(path), Some(slices)) = (&flags.hdr_log, slices) {
         let written = hdr_log::text(began, &slices).and_then(|text| write_whole(path, &text));
         written.map_err(unwritable(path))?;
@@ -274,7 +280,11 @@ pub(crate) struct Wanted {
 impl Flags {
     fn plan(&self) -> Result<Plan, LoadError> {
         if self.find_peak.is_some() && self.kill_every.is_some() {
-            return Err(LoadError::Usage("--find-peak and --kill-every do not go together".into()));
+            return Err(LoadError::Usage(
+                "--find-peak and --kill-every do not go together: no rate holds its limit over a restart; find the \
+                 peak first, then give a part of it as --rate beside --kill-every"
+                    .into(),
+            ));
         }
         let arrivals = match self.arrivals {
             ArrivalsName::Constant => Arrivals::Constant,
@@ -302,6 +312,7 @@ impl Flags {
             verify: self.verify,
             is_kept: self.idempotent || self.url.is_some() || self.kill_every.is_some(),
             allow_existing: self.allow_existing,
+            history_megabytes: self.history_mb,
             keeps_slices: self.hdr_log.is_some(),
         })
     }

@@ -2,9 +2,13 @@
 //!
 //! A run makes millions of entries, so each is packed: 48 bytes a command, 40 a read; streams, kinds and refusal codes
 //! are kept once. Every worker fills a history of its own, without locks; they are joined with [`History::absorb`].
+//! What all of them take together is bounded by a [`HistoryRoom`].
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
 
 use crate::event::CommandId;
 use crate::stream::{GlobalPosition, StreamId, Version};
@@ -71,6 +75,55 @@ pub struct ReadRecord {
     pub answered_at: GlobalPosition,
     /// The version of the aggregate that the row shows; [`Version::EMPTY`] when there was no row.
     pub seen: Version,
+}
+
+/// A command, and what the checker keeps of it.
+const COMMAND_BYTES: usize = size_of::<PackedCommand>() + 36;
+/// A read, and its place in the order in which they are checked.
+const READ_BYTES: usize = size_of::<PackedRead>() + 8;
+/// A stream's name, which is a category and mostly a UUID, its places in a list and in a map, and its version as the
+/// checker follows it.
+const STREAM_BYTES: usize = 200;
+
+/// How much memory the histories of one run may take together.
+#[derive(Debug)]
+pub struct HistoryRoom {
+    /// None when nothing is remembered.
+    megabytes: Option<u64>,
+    taken_bytes: AtomicU64,
+    full: CancellationToken,
+}
+
+impl HistoryRoom {
+    /// So many MB (10^6 bytes).
+    pub fn of(megabytes: u64) -> Self {
+        Self { megabytes: Some(megabytes), taken_bytes: AtomicU64::new(0), full: CancellationToken::new() }
+    }
+
+    /// Nothing is to be remembered.
+    pub fn none() -> Self {
+        Self { megabytes: None, taken_bytes: AtomicU64::new(0), full: CancellationToken::new() }
+    }
+
+    /// Whether anything is to be remembered.
+    pub fn is_wanted(&self) -> bool {
+        self.megabytes.is_some()
+    }
+
+    /// Takes room. There is always some: what is answered after it became full must not be forgotten, or the checker
+    /// would take it for somebody else's.
+    pub fn take(&self, bytes: u64) {
+        let taken = self.taken_bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        if self.megabytes.is_some_and(|megabytes| taken >= megabytes.saturating_mul(1_000_000)) {
+            self.full.cancel();
+        }
+    }
+
+    /// Resolves when it is full, with its size in MB.
+    pub async fn full(&self) -> u64 {
+        self.full.cancelled().await;
+        self.megabytes.unwrap_or_default()
+    }
 }
 
 /// Everything that one worker, or a whole run, remembers.
@@ -196,6 +249,12 @@ impl History {
         }
         self.reads
             .extend(other.reads.into_iter().map(|read| PackedRead { stream: streams[read.stream as usize], ..read }));
+    }
+
+    /// About how many bytes it takes, and will take while it is checked.
+    pub fn bytes(&self) -> u64 {
+        let (commands, reads) = (self.commands.len() * COMMAND_BYTES, self.reads.len() * READ_BYTES);
+        (commands + reads + self.streams.names.len() * STREAM_BYTES) as u64
     }
 
     /// How many commands it remembers.

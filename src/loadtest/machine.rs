@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::results::{Machine, Versions};
+use super::target::About;
 
 /// This machine.
 pub(crate) fn machine() -> Machine {
@@ -19,13 +20,14 @@ pub(crate) fn machine() -> Machine {
     }
 }
 
-/// This program, with a store of this kind.
-pub(crate) fn versions(store: &str) -> Versions {
+/// This program, with this target.
+pub(crate) fn versions(about: &About) -> Versions {
     Versions {
         essaim: env!("CARGO_PKG_VERSION").to_owned(),
-        store: store.to_owned(),
-        server: None,
-        optimised: !cfg!(debug_assertions),
+        store: about.store(),
+        server: about.server.clone(),
+        // A slow generator spoils the figures as a slow daemon does.
+        optimised: !cfg!(debug_assertions) && about.optimised.unwrap_or(true),
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cli          what was asked for (own: by a program)    error    why it cannot be done, and the exit codes
+//! │            consent: whether a database that is not empty is meant
 //! ├─ workload  payments, mixed, cold; meter has its own aggregate and the workloads that need it
 //! ├─ target    an engine in this process (counted: its group commits), or a daemon over HTTP
 //! ├─ run       fill, warm up, measure, settle, verify
@@ -15,6 +16,7 @@
 
 pub mod checker;
 pub mod cli;
+mod consent;
 pub mod counted;
 mod daemon;
 pub mod error;

@@ -23,6 +23,11 @@ const EVERY: Duration = Duration::from_secs(1);
 pub(crate) enum Cut {
     /// Somebody asked for it.
     Interrupted,
+    /// The history of all answers has no more room.
+    Full {
+        /// Its limit, in MB.
+        megabytes: u64,
+    },
     /// The target does not answer any more; what is known of that.
     Gone(String),
 }
@@ -68,6 +73,7 @@ impl<'a> Observer<'a> {
         tokio::select! {
             biased;
             () = self.interrupt.cancelled() => Err(Cut::Interrupted),
+            megabytes = self.session.room.full() => Err(Cut::Full { megabytes }),
             why = &mut self.gone => Err(Cut::Gone(why)),
             () = tokio::time::sleep(time) => Ok(()),
         }

@@ -24,7 +24,11 @@ pub(crate) fn print(text: &str) -> Result<(), LoadError> {
 pub(crate) fn read_baseline(path: &Path) -> Result<Results, LoadError> {
     let name = path.display();
     let text = fs::read_to_string(path).map_err(|error| LoadError::Usage(format!("{name} cannot be read: {error}")))?;
-    Results::from_json(&text).map_err(|error| LoadError::Usage(format!("{name}: {error}")))
+    let results = Results::from_json(&text).map_err(|error| LoadError::Usage(format!("{name}: {error}")))?;
+    if results.totals.answered == 0 {
+        return Err(LoadError::Usage(format!("{name}: nothing was answered in that run, there is nothing to compare")));
+    }
+    Ok(results)
 }
 
 /// The command line, as it could be typed again.
@@ -46,12 +50,15 @@ fn quoted(argument: &str) -> String {
 pub(crate) fn table(results: &Results, baseline: Option<&Results>) -> String {
     let mut text = String::new();
     let settings = &results.settings;
-    let rate = settings.rate_per_second.map(|rate| format!(", {rate:.0}/s")).unwrap_or_default();
+    let from = if results.peak.is_some() { "from " } else { "" };
+    let rate = settings.rate_per_second.map(|rate| format!(", {from}{rate:.0}/s")).unwrap_or_default();
+    // The callers of an open loop are no more than a bound.
+    let most = if settings.rate_per_second.is_some() { "at most " } else { "" };
     let place = if settings.database.is_empty() { &settings.target } else { &settings.database };
     line(
         &mut text,
         format_args!(
-            "{}: {}{rate}, {} callers, {:.1} s, {} ({place})",
+            "{}: {}{rate}, {most}{} callers, {:.1} s, {} ({place})",
             settings.workload, settings.schedule, settings.callers, results.duration_seconds, settings.target
         ),
     );
@@ -119,6 +126,7 @@ fn notes(results: &Results, baseline: Option<&Results>) -> Vec<String> {
         notes.push(format!("visible    in the read model {p50} (p50), {p99} (p99) after the answer"));
     }
     notes.extend(machine_note(results));
+    notes.extend(durability_note(results));
     if let Some(generator) = &results.generator {
         let delay = micros(generator.max_delay_micros);
         notes.push(match generator.fell_behind {
@@ -169,6 +177,16 @@ fn machine_note(results: &Results) -> Option<String> {
     ];
     let parts: Vec<_> = parts.into_iter().flatten().collect();
     (!parts.is_empty()).then(|| format!("machine    {}", parts.join(", ")))
+}
+
+/// Versions and what makes commits durable.
+fn durability_note(results: &Results) -> Option<String> {
+    let settings = results.durability.iter().filter(|setting| !setting.name.ends_with("_version"));
+    let settings = settings.map(|setting| format!("{} {}", setting.name, setting.value));
+    let server = results.versions.server.as_ref().map(|version| format!("daemon {version}"));
+    let store = Some(results.versions.store.clone()).filter(|store| !store.is_empty());
+    let parts: Vec<_> = store.into_iter().chain(settings).chain(server).collect();
+    (!parts.is_empty()).then(|| format!("store      {}", parts.join(", ")))
 }
 
 fn compared(results: &Results, baseline: &Results) -> String {

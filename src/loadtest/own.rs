@@ -69,8 +69,7 @@ impl<P: Projection + Clone> Load<P> {
         let on = On { workload: Arc::new(workload), target, daemon: None };
         let outcome = run(plan, on, progress, self.interrupt).await;
         progress.finish();
-        let kind = store.split(':').next().unwrap_or_default();
-        Ok(summary::results(outcome?, settings, kind, requirements))
+        Ok(summary::results(outcome?, settings, requirements))
     }
 }
 

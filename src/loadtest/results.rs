@@ -69,7 +69,7 @@ pub struct Settings {
     pub workload: String,
     /// `embedded`, or the daemon's URL.
     pub target: String,
-    /// The database's URL, without user and password; empty when the target is a daemon that was running already.
+    /// The database's URL, without user and password; empty when the target does not say.
     pub database: String,
     /// `closed loop`, `constant` or `poisson` arrivals, `find peak`.
     pub schedule: String,
@@ -125,7 +125,7 @@ pub struct Versions {
     pub store: String,
     /// The daemon's own version, when the target was one.
     pub server: Option<String>,
-    /// Whether it was built with optimisation; figures of a debug build mean little.
+    /// Whether this program and the daemon were built with optimisation; figures of a debug build mean little.
     pub optimised: bool,
 }
 

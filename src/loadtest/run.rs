@@ -18,6 +18,7 @@ use super::checker::Others;
 use super::daemon::{Kill, OwnDaemon};
 use super::error::LoadError;
 use super::hdr_log::Slice;
+use super::history::HistoryRoom;
 use super::measure::Tallies;
 use super::observe::{Cut, Observer, figures};
 use super::pacer::{Open, closed};
@@ -27,7 +28,7 @@ use super::results::{Generator, Interval, Latency, PeakSearch, PeakStep, Restart
 use super::schedule::peak::Search;
 use super::schedule::{Arrivals, Moments, Schedule};
 use super::session::{Seeds, Session};
-use super::target::Target;
+use super::target::{About, Target};
 use super::verify::verify;
 use super::workload::Workload;
 use crate::clock::{Clock, SystemClock};
@@ -57,6 +58,9 @@ pub struct Plan {
     pub is_kept: bool,
     /// Whether the log may have events already.
     pub allow_existing: bool,
+    /// How much memory the answers kept for the verification may take, in MB (10^6 bytes), while it goes on too. The
+    /// run ends when it is reached, with what it has.
+    pub history_megabytes: u64,
     /// Whether the latencies of every interval are kept, for a log of them.
     pub keeps_slices: bool,
 }
@@ -72,10 +76,14 @@ impl Default for Plan {
             verify: true,
             is_kept: false,
             allow_existing: false,
+            history_megabytes: HISTORY_MEGABYTES,
             keeps_slices: false,
         }
     }
 }
+
+/// Room for the answers of some fifteen million commands on a million aggregates.
+pub(crate) const HISTORY_MEGABYTES: u64 = 1_500;
 
 /// What a run is about.
 pub(crate) struct On {
@@ -96,7 +104,7 @@ pub(crate) struct Outcome {
     /// Operations that were still without an answer when they were given up.
     pub(crate) abandoned: u64,
     pub(crate) verification: Option<Verification>,
-    pub(crate) durability: Vec<(String, String)>,
+    pub(crate) about: About,
 }
 
 /// What was measured.
@@ -124,7 +132,10 @@ pub(crate) async fn run(
     let before = begin(plan, &*target).await?;
     let names = SystemClock.random_id().as_u64_pair().0;
     let seeds = Seeds { seed: plan.seed, names };
-    let session = Session::new(workload, Arc::clone(&target), seeds, plan.is_kept, plan.verify);
+    // It is asked before the load, because it may be gone afterwards.
+    let about = target.about().await;
+    let room = if plan.verify { HistoryRoom::of(plan.history_megabytes) } else { HistoryRoom::none() };
+    let session = Session::new(workload, Arc::clone(&target), seeds, plan.is_kept, room);
     fill(&session, progress, &interrupt).await?;
     let started_at = SystemClock.now();
     let mut observer = Observer::new(&session, progress, interrupt.clone(), plan.keeps_slices);
@@ -141,7 +152,6 @@ pub(crate) async fn run(
         measured.tallies.add(&late_answers);
     }
     let abandoned = session.in_flight.load(Ordering::Relaxed);
-    let durability = target.durability().await;
     let verification = match &cut {
         _ if !plan.verify => None,
         Some(Cut::Gone(why)) => {
@@ -152,7 +162,7 @@ pub(crate) async fn run(
             Some(verify(session.take_history(), &*target, before, others(plan)).await)
         }
     };
-    Ok(Outcome { started_at, restarts, measured, intervals, slices, cut, abandoned, verification, durability })
+    Ok(Outcome { started_at, restarts, measured, intervals, slices, cut, abandoned, verification, about })
 }
 
 /// Who needs an empty log has it to itself.
@@ -212,6 +222,10 @@ async fn fill(session: &Arc<Session>, progress: &Progress, interrupt: &Cancellat
     while let Some(filled) = tokio::select! {
         biased;
         () = interrupt.cancelled() => return Err(LoadError::Failed("interrupted while filling; nothing was measured".into())),
+        megabytes = session.room.full() => return Err(LoadError::Failed(format!(
+            "the history of all answers reached its {megabytes} MB while filling; nothing was measured: raise \
+             --history-mb, or leave it out with --verify=false"
+        ))),
         filled = fillers.join_next() => filled,
     } {
         let filled = filled.map_err(|error| LoadError::Failed(format!("filling failed: {error}")))?;

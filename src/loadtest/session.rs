@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::history::{CommandRecord, Ending, History, ReadRecord};
+use super::history::{CommandRecord, Ending, History, HistoryRoom, ReadRecord};
 use super::measure::{Ended, Measures};
 use super::random::Random;
 use super::target::Target;
@@ -37,8 +37,8 @@ pub(crate) struct Session {
     pub(crate) seeds: Seeds,
     /// Whether commands bring a key under which their outcome is kept.
     pub(crate) is_kept: bool,
-    /// Whether what is answered is remembered for the checker.
-    pub(crate) is_remembered: bool,
+    /// For what is remembered for the checker.
+    pub(crate) room: HistoryRoom,
     callers: AtomicU64,
     history: Mutex<History>,
 }
@@ -64,7 +64,7 @@ impl Session {
         target: Arc<dyn Target>,
         seeds: Seeds,
         is_kept: bool,
-        is_remembered: bool,
+        room: HistoryRoom,
     ) -> Arc<Self> {
         Arc::new(Self {
             workload,
@@ -76,7 +76,7 @@ impl Session {
             in_flight: AtomicU64::new(0),
             seeds,
             is_kept,
-            is_remembered,
+            room,
             callers: AtomicU64::new(0),
             history: Mutex::default(),
         })
@@ -166,9 +166,10 @@ impl Session {
     }
 
     fn remember(&self, history: &mut History, operation: Operation, attempt: &Attempt, times: Times, answer: &Answer) {
-        if !self.is_remembered {
+        if !self.room.is_wanted() {
             return;
         }
+        let before = history.bytes();
         let (begun, answered) = (times.begun - self.started, times.answered - self.started);
         match operation.effect {
             Effect::Command { stream, events, .. } => {
@@ -190,6 +191,7 @@ impl Session {
             }
             Effect::Other => {}
         }
+        self.room.take(history.bytes() - before);
     }
 }
 
@@ -368,7 +370,8 @@ mod tests {
     async fn session(is_kept: bool) -> Arc<Session> {
         let engine = Engine::builder(MemoryStore::default()).aggregate::<Payment>().projection(PaymentSummaries);
         let target = Embedded::new(engine.start().await.unwrap(), PaymentSummaries, None);
-        let session = Session::new(Arc::new(Idle), Arc::new(target), Seeds { seed: 1, names: 2 }, is_kept, true);
+        let session =
+            Session::new(Arc::new(Idle), Arc::new(target), Seeds { seed: 1, names: 2 }, is_kept, HistoryRoom::of(1));
         session.measures.count();
         session
     }
@@ -492,5 +495,19 @@ mod tests {
 
         assert!(matches!(answer, Answer::Unknown(_)));
         assert_eq!(session.take_history().commands().next().unwrap().ending, Ending::Unknown);
+    }
+
+    #[tokio::test]
+    async fn what_is_remembered_takes_room_and_is_never_refused_it() {
+        let session = session(true).await;
+        let answers = 1_000_000 / 100;
+
+        for _ in 0..answers {
+            operate(&session, command(vec![done()]).0).await;
+        }
+
+        // 10,000 commands of at least 84 bytes, each in a history of its own that names its stream anew.
+        assert_eq!(session.room.full().await, 1);
+        assert_eq!(session.take_history().command_count(), answers);
     }
 }

@@ -47,8 +47,6 @@ pub(crate) struct Setup {
     pub(crate) kind: &'static str,
     /// Its address without secrets; empty when only the daemon knows.
     pub(crate) database: String,
-    /// The kind of store.
-    pub(crate) store: String,
     /// What else was chosen.
     pub(crate) others: Vec<Setting>,
     /// To be killed this often.
@@ -98,7 +96,6 @@ fn over_http(wanted: &Wanted, http: Http) -> Result<Setup, LoadError> {
         target: Arc::new(http),
         kind: "daemon",
         database: String::new(),
-        store: String::new(),
         others,
         daemon: None,
         _folder: None,
@@ -113,8 +110,7 @@ async fn own_daemon(wanted: &Wanted, surroundings: Surroundings, every: Duration
     let setup = over_http(wanted, http)?;
     let options = OpenOptions { read_only: true, allow_weak_durability: true };
     let database = store::open(&url, options).await?.describe();
-    let (kind, store) = ("daemon of its own", kind_of(&url));
-    Ok(Setup { kind, database, store, daemon: Some((daemon, every)), _folder: Some(folder), ..setup })
+    Ok(Setup { kind: "daemon of its own", database, daemon: Some((daemon, every)), _folder: Some(folder), ..setup })
 }
 
 async fn embedded(wanted: &Wanted, surroundings: Surroundings) -> Result<Setup, LoadError> {
@@ -142,8 +138,7 @@ async fn embedded(wanted: &Wanted, surroundings: Surroundings) -> Result<Setup, 
             let (workload, others) = meters(wanted, &engine);
             (workload, Arc::new(Embedded::new(engine, MeterTotals, counted)), others)
         };
-    let store = kind_of(&url);
-    Ok(Setup { workload, target, kind: "embedded", database, store, others, daemon: None, _folder: folder })
+    Ok(Setup { workload, target, kind: "embedded", database, others, daemon: None, _folder: folder })
 }
 
 fn temporary_folder() -> Result<TempDir, LoadError> {
@@ -159,10 +154,6 @@ fn fresh_sqlite(folder: &Path) -> String {
 fn with_absolute_path(url: &str) -> String {
     let absolute = sqlite_file(url).and_then(|file| Some((file, std::path::absolute(file).ok()?)));
     absolute.map_or_else(|| url.to_owned(), |(file, absolute)| url.replacen(file, &absolute.to_string_lossy(), 1))
-}
-
-fn kind_of(url: &str) -> String {
-    url.split(':').next().unwrap_or_default().to_owned()
 }
 
 fn limits(wanted: &Wanted, limits: Limits) -> Limits {

@@ -23,8 +23,8 @@ const DEFECTS: [&str; 9] = [
 ];
 
 /// The results of a run that was asked for with these settings.
-pub(crate) fn results(outcome: Outcome, settings: Settings, store: &str, requirements: &[Requirement]) -> Results {
-    let Outcome { started_at, measured, intervals, cut, abandoned, restarts, verification, durability, .. } = outcome;
+pub(crate) fn results(outcome: Outcome, mut settings: Settings, requirements: &[Requirement]) -> Results {
+    let Outcome { started_at, measured, intervals, cut, abandoned, restarts, verification, about, .. } = outcome;
     let tallies = measured.tallies;
     let total = tallies.total();
     let mut totals = figures(&total, measured.seconds);
@@ -32,14 +32,18 @@ pub(crate) fn results(outcome: Outcome, settings: Settings, store: &str, require
         totals.per_second = measured.in_time as f64 / measured.seconds;
     }
     let duration_wanted = settings.duration_seconds;
+    let versions = machine::versions(&about);
+    if settings.database.is_empty() {
+        settings.database = about.database;
+    }
     let mut results = Results {
         essaim_load_format: FORMAT,
         started_at,
         duration_seconds: measured.seconds,
         settings: Settings { interrupted: cut == Some(Cut::Interrupted), ..settings },
         machine: machine::machine(),
-        versions: machine::versions(store),
-        durability: durability.into_iter().map(|(name, value)| Setting { name, value }).collect(),
+        versions,
+        durability: about.durability.into_iter().map(|(name, value)| Setting { name, value }).collect(),
         intervals,
         kinds: kinds(&tallies, measured.seconds),
         visible: (!tallies.visible.is_empty()).then(|| Latency::of(&tallies.visible)),
@@ -60,6 +64,12 @@ pub(crate) fn results(outcome: Outcome, settings: Settings, store: &str, require
         Some(Cut::Interrupted) => {
             reasons.push(format!("interrupted after {:.1} s of {duration_wanted} s", measured.seconds));
         }
+        Some(Cut::Full { megabytes }) => reasons.push(format!(
+            "the history of all answers reached its {megabytes} MB after {:.1} s of {duration_wanted} s, and the run \
+             ended there: what is verified is all that was answered; raise --history-mb, or leave it out with \
+             --verify=false",
+            measured.seconds
+        )),
         Some(Cut::Gone(why)) => reasons.push(format!("the target went away after {:.1} s: {why}", measured.seconds)),
         None => {}
     }

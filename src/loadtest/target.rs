@@ -45,6 +45,33 @@ pub struct Look {
     pub batch_max: Option<u64>,
 }
 
+/// What a target is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct About {
+    /// The database's address, without user and password; empty when it does not say.
+    pub database: String,
+    /// The daemon's own version, when it is one.
+    pub server: Option<String>,
+    /// Whether what runs the engine was built with optimisation; none when it is this program.
+    pub optimised: Option<bool>,
+    /// Names and values of the settings that make commits durable, and of the database's release.
+    pub durability: Vec<(String, String)>,
+}
+
+impl About {
+    /// Kind and release of the store, e.g. `PostgreSQL 15.8`; empty when it does not say.
+    pub fn store(&self) -> String {
+        let kind = match self.database.split(':').next().unwrap_or_default() {
+            "postgres" | "postgresql" => "PostgreSQL",
+            "sqlite" => "SQLite",
+            other => other,
+        };
+        let version = self.durability.iter().find(|(name, _)| name.ends_with("_version"));
+        let version = version.map(|(_, version)| version.as_str()).unwrap_or_default();
+        format!("{kind} {version}").trim().to_owned()
+    }
+}
+
 /// Why a target cannot be asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
@@ -104,8 +131,8 @@ pub trait Target: Send + Sync + 'static {
     /// [`TargetError`] when they cannot be asked, or do not get there.
     async fn read_models(&self, position: GlobalPosition) -> Result<ReadModels, TargetError>;
 
-    /// Names and values of the settings that make commits durable; empty when it does not say.
-    async fn durability(&self) -> Vec<(String, String)>;
+    /// What it is; a target that does not say leaves it open.
+    async fn about(&self) -> About;
 
     /// Resolves when it is certain that it will not answer any more, with what is known of that.
     async fn gone(&self) -> String;
@@ -117,4 +144,23 @@ pub trait Target: Send + Sync + 'static {
 
     /// Ends what was started for the run.
     async fn close(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn about(database: &str, settings: &[(&str, &str)]) -> About {
+        let durability = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        About { database: database.to_owned(), durability, ..About::default() }
+    }
+
+    #[test]
+    fn a_store_is_named_by_its_kind_and_its_release() {
+        let postgres = about("postgres://localhost/a", &[("fsync", "on"), ("server_version", "15.8")]);
+        let sqlite = about("sqlite://a.db", &[("synchronous", "full"), ("sqlite_version", "3.50.4")]);
+
+        assert_eq!((postgres.store(), sqlite.store()), ("PostgreSQL 15.8".into(), "SQLite 3.50.4".into()));
+        assert_eq!((about("memory", &[]).store(), About::default().store()), ("memory".into(), String::new()));
+    }
 }

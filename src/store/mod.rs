@@ -289,7 +289,8 @@ pub trait EventStore: Send + Sync + 'static {
     /// The kind and place without secrets, e.g. `postgres://localhost/essaim`, for logs and reports.
     fn describe(&self) -> String;
 
-    /// What makes commits durable here, as name and value, e.g. `("synchronous", "FULL")`; for reports.
+    /// What makes commits durable here, as name and value, e.g. `("synchronous", "full")`, and which release of the
+    /// database it is, under a name that ends with `_version`; for reports.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when the database does not answer.

@@ -210,7 +210,11 @@ impl EventStore for SqliteStore {
         }
         let mut lane = self.write_lane().await?;
         let found = connection::durability(lane.connection().await?).await.map_err(loading)?;
-        Ok(vec![("journal_mode".into(), found.journal_mode), ("synchronous".into(), found.synchronous.into())])
+        Ok(vec![
+            ("journal_mode".into(), found.journal_mode),
+            ("synchronous".into(), found.synchronous.into()),
+            ("sqlite_version".into(), found.sqlite_version),
+        ])
     }
 
     async fn head(&self) -> Result<Head, StoreError> {

@@ -1,5 +1,7 @@
 //! This file runs the daemon as a process of its own, to be killed and started again.
 
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ pub struct Daemon {
     database: String,
     port: u16,
     flags: Vec<String>,
+    log: Option<PathBuf>,
 }
 
 impl Daemon {
@@ -21,11 +24,17 @@ impl Daemon {
 
     /// The same with these flags.
     pub async fn start_with(database: &str, flags: &[&str]) -> Self {
+        Self::start_logged(database, flags, None).await
+    }
+
+    /// The same with its log in this file, also over restarts.
+    pub async fn start_logged(database: &str, flags: &[&str], log: Option<PathBuf>) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("it is bound").port();
         drop(listener);
         let flags = flags.iter().map(|&flag| flag.to_owned()).collect::<Vec<_>>();
-        let daemon = Self { child: spawn(database, port, &flags), database: database.into(), port, flags };
+        let child = spawn(database, port, &flags, log.as_deref());
+        let daemon = Self { child, database: database.into(), port, flags, log };
         daemon.ready().await;
         daemon
     }
@@ -52,7 +61,7 @@ impl Daemon {
 
     /// A new one with the same flags.
     pub async fn restart(&mut self) {
-        self.child = spawn(&self.database, self.port, &self.flags);
+        self.child = spawn(&self.database, self.port, &self.flags, self.log.as_deref());
         self.alive().await;
     }
 
@@ -103,8 +112,13 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(database: &str, port: u16, flags: &[String]) -> Child {
-    command(database, port, flags).spawn().expect("the daemon was built")
+fn spawn(database: &str, port: u16, flags: &[String], log: Option<&Path>) -> Child {
+    let mut command = command(database, port, flags);
+    if let Some(log) = log {
+        let file = OpenOptions::new().create(true).append(true).open(log).expect("a file can be there");
+        command.stderr(file);
+    }
+    command.spawn().expect("the daemon was built")
 }
 
 fn command(database: &str, port: u16, flags: &[String]) -> Command {

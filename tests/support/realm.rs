@@ -157,6 +157,12 @@ impl Realm {
         sessions.as_array().expect("a list").len()
     }
 
+    /// A client of the realm besides those of the tests.
+    pub async fn add_client(&self, client: Value) {
+        let (status, answer) = self.request(Method::POST, &self.path("/clients"), Some(client)).await;
+        assert_eq!(status, 201, "{answer}");
+    }
+
     /// Changes settings of the realm.
     pub async fn change(&self, settings: Value) {
         let (status, answer) = self.request(Method::PUT, &self.path(""), Some(settings)).await;

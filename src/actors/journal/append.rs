@@ -2,15 +2,20 @@
 //! it can come back.
 
 use std::cell::Cell;
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tracing::warn;
 
 use super::super::answer::{Answer, Keep, Reply};
+use super::super::loader::retried;
 use super::super::snapshots::{PendingSnapshot, SnapshotSender};
+use super::chain;
 use crate::aggregate::Claim;
 use crate::command::NotExecuted;
 use crate::event::{CommandId, Metadata, NewEvent, RecordedEvent};
-use crate::store::{Outcome, StoredOutcome};
+use crate::store::{Outcome, SharedStore, StoredOutcome};
 use crate::stream::{GlobalPosition, StreamId, Version};
 
 /// Ties the appends of one actor incarnation to each other: each is valid only if its predecessor committed.
@@ -96,6 +101,8 @@ pub(crate) enum Fault {
     Aborted(String),
     /// It may be in the log.
     Unknown,
+    /// It is durable, with this outcome, and was not answered.
+    Kept(Outcome),
     /// It is not in the log, and this process no longer writes.
     Stopped(NotExecuted),
 }
@@ -141,10 +148,53 @@ impl Append {
     }
 }
 
-/// Appends under way. If the journal dies with them they go back as unknown, so that no caller is left alone.
-pub(super) struct InFlight(pub(super) Vec<Append>);
+/// What was under way when the journal died. It may still be on its way into the log, so that nobody is told of it
+/// before the log was reclaimed.
+#[derive(Clone, Default)]
+pub(super) struct Orphans(Arc<Mutex<Vec<Append>>>);
+
+impl Orphans {
+    /// Hands them back, those that asked for it with the outcome that is kept of them.
+    pub(super) async fn hand_back(&self, store: &SharedStore) {
+        let keyed = |append: &Append| append.keep.map(|_| append.command_id);
+        let ids: Vec<CommandId> = self.lock().iter().filter_map(keyed).collect();
+        // They stay here meanwhile, for the journal may die over this too.
+        let mut kept = kept_of(store, &ids).await;
+        let mut orphans = std::mem::take(&mut *self.lock());
+        // They came as the journal's stack was unwound; their aggregates decide them again in the order they come in.
+        orphans.sort_by_key(|append| append.number);
+        for append in orphans {
+            let fault = kept.remove(&append.command_id).map_or(Fault::Unknown, Fault::Kept);
+            append.hand_back(fault);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Append>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn kept_of(store: &SharedStore, ids: &[CommandId]) -> HashMap<CommandId, Outcome> {
+    if ids.is_empty() {
+        return HashMap::new();
+    }
+    match retried(|| store.read_outcomes(ids)).await {
+        Ok(stored) => stored.into_iter().map(|stored| (stored.command_id, stored.outcome)).collect(),
+        Err(error) => {
+            warn!(error = %chain(&error), "kept outcomes could not be looked up");
+            HashMap::new()
+        }
+    }
+}
+
+/// Appends under way. If the journal dies with them they are kept as orphans, so that no caller is left alone.
+pub(super) struct InFlight(pub(super) Vec<Append>, Orphans);
 
 impl InFlight {
+    pub(super) fn new(appends: Vec<Append>, orphans: &Orphans) -> Self {
+        Self(appends, orphans.clone())
+    }
+
     /// Removes those for which `fault` gives a reason, together with all that were decided upon them.
     pub(super) fn hand_back_where(&mut self, mut fault: impl FnMut(&Append) -> Option<Fault>) {
         // Appends are wide, and hardly ever does one go: those that stay are not moved.
@@ -164,13 +214,16 @@ impl InFlight {
         self.0.drain(..).for_each(|append| append.hand_back(fault.clone()));
     }
 
-    pub(super) fn split_off_second_half(&mut self) -> InFlight {
-        InFlight(self.0.split_off(self.0.len() / 2))
+    /// Leaves the first `count` of them.
+    pub(super) fn split_off(&mut self, count: usize) -> Self {
+        Self(self.0.split_off(count), self.1.clone())
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.drain(..).for_each(|append| append.hand_back(Fault::Unknown));
+        if !self.0.is_empty() {
+            self.1.lock().append(&mut self.0);
+        }
     }
 }

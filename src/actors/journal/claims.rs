@@ -17,16 +17,34 @@ pub(super) async fn held_among(store: &SharedStore, claims: &[Claim]) -> Result<
     Ok(holders.into_iter().map(|(claim, _)| claim).collect())
 }
 
+/// Appends that were set aside, each with its fault. They are in flight until it is known what became of the winners.
+pub(super) struct Losers {
+    appends: InFlight,
+    faults: Vec<Fault>,
+}
+
+impl Losers {
+    pub(super) fn is_empty(&self) -> bool {
+        self.faults.is_empty()
+    }
+
+    /// Hands back each with what `settled` makes of its fault.
+    pub(super) fn hand_back(mut self, settled: impl Fn(Fault) -> Fault) {
+        let appends = self.appends.0.drain(..);
+        appends.zip(self.faults.drain(..)).for_each(|(append, fault)| append.hand_back(settled(fault)));
+    }
+}
+
 /// Takes out whoever claims what another in the same batch has claimed before, and whoever asked to be aborted, with
 /// all that was decided upon them. They are answered only when the winners are durable.
-pub(super) fn set_losers_aside(part: &mut InFlight) -> Vec<(Append, Fault)> {
+pub(super) fn set_losers_aside(part: &mut InFlight) -> Losers {
+    let mut losers = Losers { appends: part.split_off(part.0.len()), faults: Vec::new() };
     let is_plain = |append: &Append| append.claims.take.is_empty() && append.claims.release.is_empty();
     if part.0.iter().all(|append| is_plain(append) && !matches!(append.verdict, Verdict::Abort(_))) {
-        return Vec::new();
+        return losers;
     }
     let mut holders: HashMap<Claim, Option<StreamId>> = HashMap::new();
     let mut fallen: Vec<*const Lineage> = Vec::new();
-    let mut losers = Vec::new();
     for append in std::mem::take(&mut part.0) {
         let lineage = Arc::as_ptr(&append.lineage);
         let taken = append.claims.take.iter().find(|claim| {
@@ -46,7 +64,8 @@ pub(super) fn set_losers_aside(part: &mut InFlight) -> Vec<(Append, Fault)> {
             }
         };
         fallen.push(lineage);
-        losers.push((append, fault));
+        losers.appends.0.push(append);
+        losers.faults.push(fault);
     }
     losers
 }

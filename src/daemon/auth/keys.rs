@@ -255,9 +255,12 @@ mod tests {
         pass(FRESH_FOR + Duration::from_secs(1)).await;
         // Whoever comes first is not made to wait for the look behind the request.
         find(&keys, "old").await.unwrap();
-        while there.asked() < 2 || keys.asked.try_lock().is_err() {
-            tokio::task::yield_now().await;
-        }
+        let looked = async {
+            while there.asked() < 2 || keys.asked.try_lock().is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), looked).await.expect("the issuer is asked again");
 
         assert_eq!(find(&keys, "leaked").await, Err(NoKey::Unknown));
     }

@@ -29,6 +29,7 @@ const NEEDS: &[(Method, &str, &str)] = &[
     (Method::GET, "/v1/users/{id}", "users:read"),
     (Method::GET, "/v1/audit", "audit:read"),
     (Method::GET, "/v1/events", "operator"),
+    (Method::GET, "/v1/admin/status", "operator"),
     (Method::GET, "/v1/admin/projections", "operator"),
     (Method::GET, "/v1/admin/projections/{name}/digest", "operator"),
     (Method::POST, "/v1/admin/projections/{name}/rebuild", "operator"),

@@ -123,10 +123,7 @@ impl Poller {
 
     async fn take(&mut self, event: &ProviderEvent) -> Result<(), PollError> {
         let Some(user_id) = self.user_of(&event.account).await? else { return Ok(()) };
-        let command = match event.kind {
-            EventKind::Login => UserCommand::RecordLogin { at: event.at.into() },
-            EventKind::EmailVerified => UserCommand::VerifyEmail,
-        };
+        let Some(command) = command(event) else { return Ok(()) };
         let key = format!("{} event {}", self.provider.name(), event.id);
         let options = Options {
             command_id: Some(CommandId::from_key(PRINCIPAL, &key)),
@@ -205,6 +202,16 @@ impl Poller {
         self.cursor = Some(Saved { is_there: true, ..saved });
         Ok(())
     }
+}
+
+/// What the event means to the user it is about; nothing when it is about an address that no user of ours can have.
+fn command(event: &ProviderEvent) -> Option<UserCommand> {
+    Some(match (event.kind, &event.email) {
+        (EventKind::Login, _) => UserCommand::RecordLogin { at: event.at.into() },
+        // By now the user may have another address, which nobody has shown to be theirs.
+        (EventKind::EmailVerified, Some(email)) => UserCommand::ConfirmEmail { email: email.clone().try_into().ok()? },
+        (EventKind::EmailVerified, None) => UserCommand::VerifyEmail,
+    })
 }
 
 const PRINCIPAL: &str = "identity-provider";

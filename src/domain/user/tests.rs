@@ -173,6 +173,20 @@ fn a_changed_email_is_unverified_again_and_a_changed_name_is_not() {
 }
 
 #[test]
+fn an_address_that_was_verified_elsewhere_counts_only_while_it_is_the_users() {
+    let confirm = |email: &str| UserCommand::ConfirmEmail { email: text(email) };
+
+    given::<User>([registered(), email_changed("countess@example.org")])
+        .when(confirm("ada@example.org"))
+        .then_nothing()
+        .when(confirm("Countess@example.org"))
+        .then_events([UserEvent::UserEmailVerified])
+        .when(confirm("countess@example.org"))
+        .then_nothing();
+    given::<User>([]).when(confirm("ada@example.org")).then_rejected(UserRejection::NotFound);
+}
+
+#[test]
 fn username_and_email_are_held_as_long_as_they_are_the_users() {
     let registered = given::<User>([registered()]);
     let changed = given::<User>([self::registered(), email_changed("countess@example.org")]);

@@ -183,10 +183,20 @@ async fn holder(
 async fn foreign(keycloak: &Connection, reason: Refusal, account: &Account) -> ProviderError {
     match readiness::attributes_are_kept(keycloak).await {
         Ok(()) => {
-            let detail = format!("account {} is not this user's; rename or remove it, or change the user", account.id);
+            let detail = format!("account {} is not this user's: {}, and retry", account.id, remedy(reason));
             ProviderError::Permanent { reason, detail }
         }
         Err(error) => error,
+    }
+}
+
+/// What can be done about an account that stands in a user's way.
+fn remedy(reason: Refusal) -> &'static str {
+    match reason {
+        Refusal::UsernameTaken => "rename it, remove it, or change the user's username",
+        Refusal::EmailTaken => "give it another address, remove it, or change the user's email",
+        Refusal::ForeignAccount => "remove it, or give it the user's id again (attribute essaim_user_id)",
+        Refusal::InvalidUser => "change the user",
     }
 }
 

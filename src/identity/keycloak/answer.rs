@@ -152,6 +152,26 @@ pub(super) fn quoted(text: &str) -> String {
     kept
 }
 
+/// Whether `text` has `secret` in it as addresses and forms write it.
+pub(super) fn repeats_encoded(text: &str, secret: &str) -> bool {
+    let decoded = percent_decoded(text);
+    decoded.contains(secret) || percent_decoded(&text.replace('+', " ")).contains(secret)
+}
+
+/// RFC 3986 §2.1; what is no encoded byte stays as it is.
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, behind @ ..] = rest {
+        let digit = |at: usize| char::from(*behind.get(at)?).to_digit(16);
+        let encoded = (*first == b'%').then(|| Some(digit(0)? * 16 + digit(1)?)).flatten();
+        let byte = encoded.and_then(|value| u8::try_from(value).ok());
+        bytes.push(byte.unwrap_or(*first));
+        rest = &behind[if byte.is_some() { 2 } else { 0 }..];
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,6 +218,17 @@ mod tests {
     fn what_is_no_complaint_of_keycloak_is_none() {
         for body in ["", "<html>", "[]", "{}", r#"{"message":"Not Found"}"#, r#"{"error":{"code":404}}"#] {
             assert!(answer(body).complaint().is_none(), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_found_however_addresses_and_forms_write_it() {
+        let secret = "a/b+c d&\u{e9}";
+        for text in ["s=a%2Fb%2Bc+d%26%C3%A9&t", "a%2fb%2bc%20d%26%c3%a9", "a/b+c%20d&%C3%A9", "%61/b%2Bc d%26\u{e9}"] {
+            assert!(repeats_encoded(text, secret), "{text}");
+        }
+        for text in ["", "%", "%2", "%zz", "a%2Fb", "100% of it"] {
+            assert!(!repeats_encoded(text, secret), "{text}");
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::KeycloakOptions;
 use super::address::Address;
-use super::answer::{Answer, Unread, quoted};
+use super::answer::{Answer, Unread, quoted, repeats_encoded};
 use super::readiness::Seen;
 use super::token::{Token, Tokens};
 use crate::identity::{ProviderError, Refusal};
@@ -127,12 +127,12 @@ impl Connection {
         let token = self.token().await?;
         let answer = self.exchange(&ask, &token).await?;
         if answer.status != StatusCode::UNAUTHORIZED {
-            return self.judge(&ask, answer);
+            return self.judge(&ask, answer, &token);
         }
         self.tokens.forget(&token);
         let token = self.token().await?;
         let answer = self.exchange(&ask, &token).await?;
-        self.judge(&ask, answer)
+        self.judge(&ask, answer, &token)
     }
 
     /// The token in force.
@@ -176,9 +176,9 @@ impl Connection {
             return Err(ProviderError::Unavailable { retry_after: answer.retry_after(), detail });
         }
         if status.is_redirection() {
-            return Err(self.redirected(answer));
+            return Err(self.redirected(answer, None));
         }
-        let complaint = answer.complaint().map(|complaint| self.quote(&complaint.text()));
+        let complaint = answer.complaint().map(|complaint| self.quote(&complaint.text(), None));
         Err(wrong(match (status, complaint) {
             (StatusCode::NOT_FOUND, Some(text)) => {
                 format!("the realm {:?} is not there ({text}): correct the realm or the address", quoted(&self.realm))
@@ -215,16 +215,16 @@ impl Connection {
         }
     }
 
-    fn judge(&self, ask: &Ask<'_>, answer: Answer) -> Result<Reply, ProviderError> {
+    fn judge(&self, ask: &Ask<'_>, answer: Answer, token: &Token) -> Result<Reply, ProviderError> {
         let status = answer.status;
         let complaint = answer.complaint();
-        let text = complaint.as_ref().map(|complaint| self.quote(&complaint.text()));
+        let text = complaint.as_ref().map(|complaint| self.quote(&complaint.text(), Some(token)));
         let said = text.as_ref().map(|text| format!(" ({text})")).unwrap_or_default();
         let no_keycloak =
             || wrong(format!("{ask} answers {status}{said}, which is not Keycloak's: correct the address"));
         match status.as_u16() {
             200..=299 => Ok(Reply::Done(answer)),
-            300..=399 => Err(self.redirected(&answer)),
+            300..=399 => Err(self.redirected(&answer, Some(token))),
             400 | 413 | 414 | 431 if !ask.only_reads() && (text.is_some() || status != StatusCode::BAD_REQUEST) => {
                 let advice = complaint.map_or_else(|| "shorten what the user carries".into(), |said| said.advice());
                 let said = text.unwrap_or(status.to_string());
@@ -255,22 +255,29 @@ impl Connection {
         }
     }
 
-    fn redirected(&self, answer: &Answer) -> ProviderError {
+    fn redirected(&self, answer: &Answer, token: Option<&Token>) -> ProviderError {
         let target = answer.headers.get(LOCATION).map(|value| String::from_utf8_lossy(value.as_bytes()));
-        let target = target.map_or_else(|| "nowhere".into(), |target| self.quote(&target));
+        let target = target.map_or_else(|| "nowhere".into(), |target| self.quote(&target, token));
         wrong(format!("the address answers {} to {target}, and redirects are not followed: correct it", answer.status))
     }
 
-    /// Another's text, which may repeat what we sent, as a log can bear it.
-    fn quote(&self, text: &str) -> String {
+    /// Another's text, which may repeat what we sent, as a log can bear it: without our secret, the token that was
+    /// sent, and the one in force by now.
+    fn quote(&self, text: &str, token: Option<&Token>) -> String {
+        let secret = self.client_secret.expose_secret();
+        let sent = token.and_then(Token::value);
         let mut text = text.to_owned();
-        for (secret, name) in [
-            (self.client_secret.expose_secret(), "[secret]"),
+        for (hidden, name) in [
+            (secret, "[secret]"),
+            (sent.unwrap_or_default(), "[token]"),
             (self.tokens.value().as_deref().unwrap_or_default(), "[token]"),
         ] {
-            if !secret.is_empty() {
-                text = text.replace(secret, name);
+            if !hidden.is_empty() {
+                text = text.replace(hidden, name);
             }
+        }
+        if !secret.is_empty() && repeats_encoded(&text, secret) {
+            return "[a text that repeats the secret]".into();
         }
         let words = text.split_whitespace().map(|word| if word.len() > LONGEST_WORD { "[long]" } else { word });
         quoted(&words.collect::<Vec<_>>().join(" "))

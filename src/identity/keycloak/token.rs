@@ -28,6 +28,11 @@ impl Token {
         let expires_at = asked_at + lifetime;
         Self { header, refresh_at: expires_at - (lifetime / 5).min(LONGEST_LEAD), expires_at }
     }
+
+    /// As it was granted, for finding it in texts.
+    pub(super) fn value(&self) -> Option<&str> {
+        self.header.to_str().ok()?.strip_prefix("Bearer ")
+    }
 }
 
 impl fmt::Debug for Token {
@@ -82,10 +87,10 @@ impl Tokens {
         }
     }
 
-    /// The token in force as it was granted, for finding it in texts.
+    /// [`Token::value`] of the token in force.
     pub(super) fn value(&self) -> Option<String> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        Some(current.as_ref()?.header.to_str().ok()?.trim_start_matches("Bearer ").to_owned())
+        Some(current.as_ref()?.value()?.to_owned())
     }
 
     fn alive(&self) -> Option<Arc<Token>> {

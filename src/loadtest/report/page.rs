@@ -64,7 +64,9 @@ fn title(html: &mut Html, results: &Results) {
     html.markup(" <span>").text(&settings.schedule).markup(", ");
     match settings.rate_per_second {
         // The callers of an open loop are no more than a bound.
-        Some(rate) => html.text(format::number(rate)).markup("/s"),
+        Some(rate) => {
+            html.text(if results.peak.is_some() { "from " } else { "" }).text(format::number(rate)).markup("/s")
+        }
         None if settings.callers == 1 => html.markup("1 caller"),
         None => html.text(format::count(settings.callers)).markup(" callers"),
     };

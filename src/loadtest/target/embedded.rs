@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{Look, Payments, ReadModels, Target, TargetError};
+use super::{About, Look, Payments, ReadModels, Target, TargetError};
 use crate::aggregate::Aggregate;
 use crate::domain::payment::{Payment, PaymentCommand};
 use crate::engine::Engine;
@@ -125,8 +125,9 @@ impl<P: Projection + Clone> Target for Embedded<P> {
         Ok(ReadModels { names: vec![P::NAME.to_owned()], findings })
     }
 
-    async fn durability(&self) -> Vec<(String, String)> {
-        self.engine.store().durability().await.unwrap_or_default()
+    async fn about(&self) -> About {
+        let durability = self.engine.store().durability().await.unwrap_or_default();
+        About { database: self.describe(), durability, ..About::default() }
     }
 
     async fn gone(&self) -> String {

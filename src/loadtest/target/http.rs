@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Look, Payments, ReadModels, Target, TargetError};
+use super::{About, Look, Payments, ReadModels, Target, TargetError};
 use crate::domain::payment::PaymentCommand;
 use crate::event::CommandId;
 use crate::loadtest::checker::{Finding, LoggedEvent};
+use crate::loadtest::results::Setting;
 use crate::loadtest::workload::{Answer, Attempt, Failed};
 use crate::stream::{GlobalPosition, StreamId, Version};
 
@@ -288,8 +289,19 @@ impl Target for Http {
         Ok(found)
     }
 
-    async fn durability(&self) -> Vec<(String, String)> {
-        Vec::new()
+    async fn about(&self) -> About {
+        #[derive(Default, Deserialize)]
+        struct Status {
+            essaim: Option<String>,
+            optimised: Option<bool>,
+            database: String,
+            durability: Vec<Setting>,
+        }
+        // An earlier release does not know the question.
+        let told = async { self.json(self.ask("/v1/admin/status", TIMEOUT).await?).await };
+        let Status { essaim, optimised, database, durability } = told.await.unwrap_or_default();
+        let durability = durability.into_iter().map(|Setting { name, value }| (name, value)).collect();
+        About { database, server: essaim, optimised, durability }
     }
 
     async fn gone(&self) -> String {
@@ -306,5 +318,66 @@ impl Target for Http {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A daemon that knows one read model, whose digest is `shown` until it is rebuilt and `folded` from then on.
+    async fn daemon(shown: &'static str, folded: &'static str) -> Http {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let mut digest = shown;
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 4_096];
+                let length = stream.read(&mut request).await.unwrap();
+                let line = String::from_utf8_lossy(&request[..length]).lines().next().unwrap().to_owned();
+                let body = match line.as_str() {
+                    line if line.contains("/digest ") => json!({"name": "rows", "position": 7, "digest": digest}),
+                    line if line.contains("/rebuild ") => {
+                        digest = folded;
+                        json!({"name": "rows", "rebuilt": true})
+                    }
+                    _ => json!({"items": [{"name": "rows"}]}),
+                };
+                let body = body.to_string();
+                let head = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: application/json\r\n";
+                let answer = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        Http::new(&url, 1).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_read_model_that_a_rebuild_makes_otherwise_is_found_with_both_digests() {
+        let http = daemon("aa", "bb").await;
+
+        let found = http.read_models(GlobalPosition(7)).await.unwrap();
+
+        let (model, position) = ("rows".to_owned(), GlobalPosition(7));
+        let (shown, folded) = ("aa".to_owned(), "bb".to_owned());
+        assert_eq!(found.findings.kept(), [Finding::DigestDiffers { model, position, shown, folded }]);
+    }
+
+    #[tokio::test]
+    async fn a_read_model_that_a_rebuild_leaves_as_it_is_passes() {
+        let found = daemon("aa", "aa").await.read_models(GlobalPosition(7)).await.unwrap();
+
+        assert!(found.findings.is_empty());
+        assert_eq!(found.names, ["rows"]);
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_does_not_say_what_it_is_leaves_it_open() {
+        let about = daemon("aa", "aa").await.about().await;
+
+        assert_eq!(about, About::default());
     }
 }

@@ -22,6 +22,7 @@ const COMMIT: &str = "COMMIT";
 const ROLLBACK: &str = "ROLLBACK";
 const READ_JOURNAL_MODE: &str = "PRAGMA journal_mode";
 const READ_SYNCHRONOUS: &str = "PRAGMA synchronous";
+const READ_VERSION: &str = "SELECT sqlite_version()";
 
 /// How long a statement waits for another process's write lock; writers of one process take turns instead.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -113,12 +114,15 @@ pub(super) struct Durability {
     pub(super) journal_mode: String,
     /// `off`, `normal`, `full`, `extra`.
     pub(super) synchronous: &'static str,
+    /// Of the library that is linked in, e.g. `3.50.4`.
+    pub(super) sqlite_version: String,
 }
 
 /// Reads the settings in force, which need not be those that were asked for.
 pub(super) async fn durability(connection: &mut SqliteConnection) -> Result<Durability, sqlx::Error> {
     let journal_mode = sqlx::query_scalar(READ_JOURNAL_MODE).fetch_one(&mut *connection).await?;
-    let synchronous: i64 = sqlx::query_scalar(READ_SYNCHRONOUS).fetch_one(connection).await?;
+    let synchronous: i64 = sqlx::query_scalar(READ_SYNCHRONOUS).fetch_one(&mut *connection).await?;
+    let sqlite_version = sqlx::query_scalar(READ_VERSION).fetch_one(connection).await?;
     // https://www.sqlite.org/pragma.html#pragma_synchronous
     let synchronous = match synchronous {
         0 => "off",
@@ -126,7 +130,7 @@ pub(super) async fn durability(connection: &mut SqliteConnection) -> Result<Dura
         2 => "full",
         _ => "extra",
     };
-    Ok(Durability { journal_mode, synchronous })
+    Ok(Durability { journal_mode, synchronous, sqlite_version })
 }
 
 impl Durability {

@@ -135,6 +135,35 @@ fn an_acknowledgement_of_another_version_than_the_logs_is_found() {
 }
 
 #[test]
+fn two_acknowledgements_that_were_swapped_are_found_both() {
+    let mut story = Story::good();
+    story.command(4).ending = acknowledged(5, 7, 1);
+    story.command(10).ending = acknowledged(4, 5, 1);
+
+    let swapped = |number: u128, acknowledged: u64, found: u64| Finding::WrongVersion {
+        sent: story.sent(number),
+        acknowledged: Version(acknowledged),
+        found: Version(found),
+    };
+    assert_eq!(story.findings(), [swapped(4, 5, 4), swapped(10, 4, 5)]);
+}
+
+#[test]
+fn two_events_that_were_swapped_between_their_commands_are_found_both() {
+    let mut story = Story::good();
+    let (command, event_id) = (story.log[4].command, story.log[4].event_id);
+    (story.log[4].command, story.log[4].event_id) = (story.log[6].command, story.log[6].event_id);
+    (story.log[6].command, story.log[6].event_id) = (command, event_id);
+
+    let swapped = |number: u128, acknowledged: u64, found: u64| Finding::WrongVersion {
+        sent: story.sent(number),
+        acknowledged: Version(acknowledged),
+        found: Version(found),
+    };
+    assert_eq!(story.findings(), [swapped(10, 5, 4), swapped(4, 4, 5)]);
+}
+
+#[test]
 fn an_answer_at_a_version_that_the_stream_never_reached_is_found() {
     let mut story = Story::good();
     story.command(7).ending = Ending::Unchanged { version: Version(3), position: GlobalPosition(5) };
