@@ -335,7 +335,7 @@ async fn who_skipped_a_dead_letter_and_why_is_in_the_log_and_shown_for_good() {
     assert_eq!(recorded, StandingEvent::SyncSkipped { version: 1, reason: "typed wrong".into() });
     assert_eq!(event.metadata.principal, "ann");
     let expected = ("ada".into(), 1, "400 no such name".into(), "ann".into(), "typed wrong".into());
-    assert_eq!(skips(&process), [expected.clone()]);
+    assert_eq!(skips(&process), std::slice::from_ref(&expected));
     let (letter, changes) = process.handle().dead_letter("ada", 10).await.unwrap().unwrap();
     assert_eq!((letter.skipped.unwrap().by.as_str(), changes.len()), ("ann", 1));
 

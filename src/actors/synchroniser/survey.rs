@@ -68,7 +68,7 @@ impl<S: Synchroniser> Worker<S> {
         if self.book().get(&found.subject).is_some() {
             return false;
         }
-        let stream = StreamId::new(S::Subject::CATEGORY, &*found.subject);
+        let stream = StreamId::new(S::Subject::CATEGORY, &found.subject);
         self.store.read_stream(&stream, Version::EMPTY, 1).await.is_ok_and(|events| events.is_empty())
     }
 
