@@ -353,6 +353,10 @@ fn history(seed: u64) -> String {
         let (engine, _) = start(&world).await;
         check_read_model(&world, &engine).await;
         let log = world.log().await;
+        if std::env::var_os("TEST_SEED").is_some() {
+            log.iter()
+                .for_each(|event| println!("{} {} {} {}", event.position, event.stream, event.version, event.json));
+        }
         check(&world, &log);
         check_claims(&world, states(&log).last().expect("the state at the start")).await;
         format!("{:?} {:?}", log.last().map(|event| event.hash), world.clients)

@@ -212,11 +212,12 @@ impl Journal {
                     self.fenced = true;
                 }
                 Attempt::Refused(StoreError::ClaimsTaken { claims }) => {
-                    refuse_claims(&mut part, &claims);
+                    let released = refuse_claims(&mut part, &claims);
                     parts.push(part);
-                    // Whoever lost one of these claims has lost it to a durable holder.
+                    // Whoever lost one of these claims has lost it to a durable holder, unless that one lets it go.
                     for (append, fault) in losers {
-                        let lost = matches!(&fault, Fault::ClaimRefused(claim) if claims.contains(claim));
+                        let lost = matches!(&fault, Fault::ClaimRefused(claim)
+                            if claims.contains(claim) && !released.contains(claim));
                         append.hand_back(if lost { fault } else { Fault::Cut });
                     }
                     continue;
