@@ -194,6 +194,28 @@ async fn a_claim_taken_and_dropped_again_within_one_batch_must_still_have_been_f
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_drops_a_claim_and_takes_it_again_is_not_refused_because_another_asked_for_it_in_the_same_batch() {
+    let (engine, faults) = fragile().await;
+    let name = || PurseCommand::Name { name: "ada".into() };
+    let (busy, thief, holder) = (Purse::id("busy"), Purse::id("thief"), Purse::id("holder"));
+    engine.execute(&holder, name()).await.unwrap();
+    engine.execute(&thief, put(1)).await.unwrap();
+    faults.delay_appends(Duration::from_millis(20));
+
+    // The first append keeps the journal busy, so that the other three are in one batch.
+    let (_, refused, dropped, taken) = tokio::join!(
+        engine.execute(&busy, put(1)),
+        engine.execute(&thief, name()),
+        engine.execute(&holder, PurseCommand::DropName),
+        engine.execute(&holder, name())
+    );
+
+    assert!(matches!(refused, Err(ExecuteError::ClaimRefused { .. })), "{refused:?}");
+    dropped.unwrap();
+    taken.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_refuses_checkpoints_is_asked_again_at_its_ease_also_while_draining() {
     let (engine, faults) = fragile().await;
     let receipt = engine.execute(&Purse::id("a"), put(1)).await.unwrap();

@@ -8,7 +8,7 @@
 //! no command reaches an actor that is stopping.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -19,6 +19,7 @@ use dashmap::mapref::entry::Entry as MapEntry;
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, MessagingErr, SupervisionEvent};
 use tokio::time::Instant;
 use tracing::{error, warn};
+use uuid::Uuid;
 
 use super::Runtime;
 use super::aggregate::{AggregateActor, Arguments, Message, Notice};
@@ -73,7 +74,7 @@ struct Residents<A: Aggregate> {
 pub(crate) struct Dispatcher<A: Aggregate> {
     residents: Arc<Residents<A>>,
     shards: Vec<ShardRef>,
-    hasher: RandomState,
+    key: Uuid,
 }
 
 type ShardRef = Arc<RwLock<Option<ActorRef<ShardMessage>>>>;
@@ -88,14 +89,14 @@ impl<A: Aggregate> Dispatcher<A> {
     pub(crate) fn new(runtime: &Arc<Runtime>, kinds: usize) -> (Arc<Self>, Vec<ChildSpec>) {
         let residents = Arc::new(Residents { entries: DashMap::new(), started: Instant::now() });
         let shards: Vec<ShardRef> = (0..SHARDS).map(|_| ShardRef::default()).collect();
-        let hasher = RandomState::new();
+        let key = runtime.shard_key;
         let max_bytes = runtime.limits.max_resident_bytes / (SHARDS * kinds);
         let specs = shards.iter().enumerate().map(|(index, shard)| {
             let start = ShardStart {
                 residents: Arc::clone(&residents),
                 runtime: Arc::clone(runtime),
                 shard: Arc::clone(shard),
-                hasher: hasher.clone(),
+                key,
                 index,
                 max_bytes,
             };
@@ -107,7 +108,7 @@ impl<A: Aggregate> Dispatcher<A> {
             }
         });
         let specs = specs.collect();
-        (Arc::new(Self { residents, shards, hasher }), specs)
+        (Arc::new(Self { residents, shards, key }), specs)
     }
 
     /// Hands the command to its instance, which is started if need be.
@@ -147,7 +148,7 @@ impl<A: Aggregate> Dispatcher<A> {
     }
 
     fn tell_shard(&self, stream: &StreamId, message: ShardMessage) {
-        let index = shard_of(&self.hasher, stream);
+        let index = shard_of(self.key, stream);
         let shard = self.shards[index].read().unwrap_or_else(PoisonError::into_inner);
         // A shard that is being restarted looks through the entries once it is back.
         if let Some(shard) = shard.as_ref() {
@@ -156,8 +157,10 @@ impl<A: Aggregate> Dispatcher<A> {
     }
 }
 
-fn shard_of(hasher: &RandomState, stream: &StreamId) -> usize {
-    usize::try_from(hasher.hash_one(stream) % SHARDS as u64).expect("fewer shards than usize has values")
+fn shard_of(key: Uuid, stream: &StreamId) -> usize {
+    let mut hasher = DefaultHasher::new();
+    (key, stream).hash(&mut hasher);
+    usize::try_from(hasher.finish() % SHARDS as u64).expect("fewer shards than usize has values")
 }
 
 impl<A: Aggregate> Residents<A> {
@@ -193,7 +196,7 @@ struct ShardStart<A: Aggregate> {
     residents: Arc<Residents<A>>,
     runtime: Arc<Runtime>,
     shard: ShardRef,
-    hasher: RandomState,
+    key: Uuid,
     index: usize,
     max_bytes: usize,
 }
@@ -204,7 +207,6 @@ impl<A: Aggregate> Clone for ShardStart<A> {
             residents: Arc::clone(&self.residents),
             runtime: Arc::clone(&self.runtime),
             shard: Arc::clone(&self.shard),
-            hasher: self.hasher.clone(),
             ..*self
         }
     }
@@ -241,8 +243,7 @@ impl<A: Aggregate> Actor for Shard<A> {
         start: ShardStart<A>,
     ) -> Result<ShardState<A>, ActorProcessingErr> {
         // After a failure the actors are gone with their shard; what waited for one is started now.
-        for entry in start.residents.entries.iter().filter(|entry| shard_of(&start.hasher, entry.key()) == start.index)
-        {
+        for entry in start.residents.entries.iter().filter(|entry| shard_of(start.key, entry.key()) == start.index) {
             let _ = myself.send_message(ShardMessage::Start(entry.key().clone()));
         }
         let period =
@@ -379,7 +380,8 @@ impl<A: Aggregate> ShardState<A> {
                 resident.push((live.last_used.load(Ordering::Relaxed), weight, stream.clone()));
             }
         }
-        resident.sort_unstable_by_key(|(last_used, ..)| *last_used);
+        // Of those used at the same time, too, the order is settled: the map's own order differs from run to run.
+        resident.sort_unstable_by(|(one, _, a), (other, _, b)| (one, a).cmp(&(other, b)));
         for (last_used, weight, stream) in resident {
             if now.saturating_sub(last_used) < idle_after && bytes <= self.max_bytes {
                 break;

@@ -219,11 +219,13 @@ impl Journal {
                     self.fenced = true;
                 }
                 Attempt::Refused(StoreError::ClaimsTaken { claims }) => {
-                    refuse_claims(&mut part, &claims);
+                    let released = refuse_claims(&mut part, &claims);
                     parts.push(part);
-                    // Whoever lost one of these claims has lost it to a durable holder.
+                    // Whoever lost one of these claims has lost it to a durable holder, unless that one lets it go.
                     losers.hand_back(|fault| match fault {
-                        Fault::ClaimRefused(claim) if claims.contains(&claim) => Fault::ClaimRefused(claim),
+                        Fault::ClaimRefused(claim) if claims.contains(&claim) && !released.contains(&claim) => {
+                            Fault::ClaimRefused(claim)
+                        }
                         _ => Fault::Cut,
                     });
                     continue;

@@ -37,4 +37,6 @@ pub(crate) struct Runtime {
     pub(crate) feed: std::sync::Arc<feed::Feed>,
     pub(crate) journal: journal::JournalSender,
     pub(crate) loader: loader::Loader,
+    /// Keys the hash that spreads instances over shards, so that nobody who names streams can aim at one of them.
+    pub(crate) shard_key: uuid::Uuid,
 }

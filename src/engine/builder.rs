@@ -255,6 +255,7 @@ impl EngineBuilder {
             feed: Arc::clone(&feed),
             journal: journal_sender,
             loader: Loader::start(Arc::clone(&store), limits.max_loads),
+            shard_key: clock.random_id(),
         });
         let mut parts = Parts { children: vec![journal_child(&journal)], ..Parts::default() };
         let kinds = aggregates.len();

@@ -44,6 +44,7 @@ struct Switches {
     read_delay: Duration,
     saves_fail: bool,
     refused_saves: u64,
+    early_snapshots: u64,
     steps: u64,
     stop_at: Option<u64>,
 }
@@ -125,6 +126,15 @@ impl Faults {
     /// How many saves of checkpoints failed so.
     pub fn refused_saves(&self) -> u64 {
         self.switches().refused_saves
+    }
+
+    /// How many snapshots were to be saved of a version that was not in the log, as no engine may.
+    pub fn early_snapshots(&self) -> u64 {
+        self.switches().early_snapshots
+    }
+
+    pub(super) fn note_early_snapshot(&self) {
+        self.switches().early_snapshots += 1;
     }
 
     /// Every call takes two steps, one before its effect and one behind it; from the `step`-th since the store was

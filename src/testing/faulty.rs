@@ -99,6 +99,11 @@ impl EventStore for FaultyStore {
     }
 
     async fn save_snapshot(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
+        let before = Version(snapshot.version.0.saturating_sub(1));
+        let event = self.inner.read_stream(&snapshot.stream, before, 1).await?;
+        if event.first().is_none_or(|event| event.hash != snapshot.chain_hash) {
+            self.faults.note_early_snapshot();
+        }
         self.call(self.inner.save_snapshot(snapshot)).await
     }
 

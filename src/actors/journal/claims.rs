@@ -70,16 +70,23 @@ pub(super) fn set_losers_aside(part: &mut InFlight) -> Losers {
     losers
 }
 
-/// Hands back whoever needs one of these claims; the store says that others hold them.
-pub(super) fn refuse_claims(part: &mut InFlight, taken: &[Claim]) {
+/// Hands back whoever needs one of these claims, which the store says are held. Whoever takes one behind its release
+/// in the same batch stays. Returns the claims that are released.
+pub(super) fn refuse_claims(part: &mut InFlight, taken: &[Claim]) -> Vec<Claim> {
     let before = part.0.len();
+    let mut released: Vec<Claim> = Vec::new();
     part.hand_back_where(|append| {
-        append.claims.take.iter().find(|claim| taken.contains(claim)).map(|claim| Fault::ClaimRefused(claim.clone()))
+        let held = append.claims.take.iter().find(|claim| taken.contains(claim) && !released.contains(claim));
+        if held.is_none() {
+            released.extend(append.claims.release.iter().cloned());
+        }
+        held.map(|claim| Fault::ClaimRefused(claim.clone()))
     });
     if part.0.len() == before {
         // Nobody is at fault, which the store cannot mean; decide all of them again rather than turn in a circle.
         part.hand_back_where(|_| Some(Fault::Cut));
     }
+    released
 }
 
 /// Folds the claim operations, in order, to one net operation a claim; second, those that net to nothing.
