@@ -24,6 +24,28 @@ use tokio::sync::Mutex;
 const AUDIENCE: &str = "essaim";
 const OWN: &str = "8a524f3a-9d5e-4c7b-8a1f-2d116f0f2e44";
 const FOREIGN: &str = "8a524f3a-9d5e-4c7b-8a1f-2d116f0f2e45";
+/// Seconds, as configured by default.
+const LEEWAY: i64 = 30;
+
+/// Why tokens are not taken, as clients are told.
+mod reasons {
+    pub(super) const SCHEME: &str = "the Authorization header is not of the scheme Bearer";
+    pub(super) const TOO_LONG: &str = "the token is longer than 16384 bytes";
+    pub(super) const MALFORMED: &str = "the token is no signed JWT";
+    pub(super) const HEADER: &str = "the token's header names a type, a key or an extension that is not taken";
+    pub(super) const ALGORITHM: &str = "the token is not signed with RS256, ES256 or EdDSA";
+    pub(super) const UNKNOWN_KEY: &str = "the issuer has no such key";
+    pub(super) const KEY_MISMATCH: &str = "the key is for another algorithm";
+    pub(super) const SIGNATURE: &str = "the signature is wrong";
+    pub(super) const EXPIRED: &str = "the token has expired";
+    pub(super) const NOT_YET_VALID: &str = "the token is not valid yet";
+    pub(super) const ISSUER: &str = "the token is of another issuer";
+    pub(super) const AUDIENCE: &str = "the token is meant for others";
+    pub(super) const CLAIMS: &str = "iss, aud, exp or sub is missing, or a claim is of the wrong type";
+    pub(super) const SUBJECT: &str = "sub must be 1 to 255 visible ASCII characters";
+    pub(super) const ORGANIZATION: &str = "the organization must be a UUID";
+    pub(super) const ROLES: &str = "the roles must be a list of names";
+}
 
 /// A key of the issuer, or of somebody else.
 #[derive(Clone)]
@@ -204,6 +226,8 @@ async fn tokens_of_the_three_algorithms_are_taken_and_name_who_asked() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn forty_bad_tokens_are_refused_each_with_its_reason() {
+    use reasons::*;
+
     let (rsa, ec) = (Key::new("r", Algorithm::RS256), Key::new("e", Algorithm::ES256));
     let issuer = Issuer::start(&[&rsa, &ec]).await;
     let guarded = Guarded::start(&issuer).await;
@@ -223,73 +247,69 @@ async fn forty_bad_tokens_are_refused_each_with_its_reason() {
     let anonymous_key = Header { kid: None, ..own_key.header() };
 
     let bad: Vec<(&str, String, &str)> = vec![
-        ("no token", "Bearer ".into(), "not of the scheme"),
-        ("no scheme", token.clone(), "not of the scheme"),
-        ("basic", "Basic YTpi".into(), "not of the scheme"),
-        ("two dots only", "Bearer ..".into(), "no signed JWT"),
-        ("no dots", "Bearer abc".into(), "no signed JWT"),
-        ("two parts", format!("Bearer {header}.{payload}"), "no signed JWT"),
-        ("four parts", format!("Bearer {token}.{signature}"), "no signed JWT"),
-        ("five parts, a JWE", format!("Bearer {header}.{payload}.{signature}.a.b"), "no signed JWT"),
-        ("broken base64", format!("Bearer %%%.{payload}.{signature}"), "no signed JWT"),
-        ("huge", format!("Bearer {header}.{}.{signature}", "A".repeat(17_000)), "longer than"),
-        ("alg none", format!("Bearer {}", headed(json!({"alg": "none", "kid": "r"}))), "no signed JWT"),
-        (
-            "alg none, unsigned",
-            format!("Bearer {}.{payload}.", part(&json!({"alg": "none", "kid": "r"}))),
-            "no signed JWT",
-        ),
-        ("alg unknown", format!("Bearer {}", headed(json!({"alg": "XX256", "kid": "r"}))), "no signed JWT"),
-        ("alg RS512", format!("Bearer {}", headed(json!({"alg": "RS512", "kid": "r"}))), "not signed with"),
-        ("alg a number", format!("Bearer {}", headed(json!({"alg": 5, "kid": "r"}))), "no signed JWT"),
+        ("no token", "Bearer ".into(), SCHEME),
+        ("no scheme", token.clone(), SCHEME),
+        ("basic", "Basic YTpi".into(), SCHEME),
+        ("two dots only", "Bearer ..".into(), MALFORMED),
+        ("no dots", "Bearer abc".into(), MALFORMED),
+        ("two parts", format!("Bearer {header}.{payload}"), MALFORMED),
+        ("four parts", format!("Bearer {token}.{signature}"), MALFORMED),
+        ("five parts, a JWE", format!("Bearer {header}.{payload}.{signature}.a.b"), MALFORMED),
+        ("broken base64", format!("Bearer %%%.{payload}.{signature}"), MALFORMED),
+        ("huge", format!("Bearer {header}.{}.{signature}", "A".repeat(17_000)), TOO_LONG),
+        ("alg none", format!("Bearer {}", headed(json!({"alg": "none", "kid": "r"}))), MALFORMED),
+        ("alg none, unsigned", format!("Bearer {}.{payload}.", part(&json!({"alg": "none", "kid": "r"}))), MALFORMED),
+        ("alg unknown", format!("Bearer {}", headed(json!({"alg": "XX256", "kid": "r"}))), MALFORMED),
+        ("alg RS512", format!("Bearer {}", headed(json!({"alg": "RS512", "kid": "r"}))), ALGORITHM),
+        ("alg a number", format!("Bearer {}", headed(json!({"alg": 5, "kid": "r"}))), MALFORMED),
         (
             "HS256 with the public key",
             format!("Bearer {}", encode(&hmac, &good, &public_as_secret).unwrap()),
-            "not signed with",
+            ALGORITHM,
         ),
-        ("crit", format!("Bearer {}", headed(json!({"alg": "RS256", "kid": "r", "crit": ["exp"]}))), "header"),
-        ("its own key embedded", format!("Bearer {}", own_key.sign_as(&embedded, &good)), "header"),
-        ("keys from elsewhere", format!("Bearer {}", rsa.sign_as(&elsewhere, &good)), "header"),
-        ("a chain from elsewhere", format!("Bearer {}", rsa.sign_as(&x5u, &good)), "header"),
-        ("another's key of that name", format!("Bearer {}", own_key.sign(&good)), "signature"),
-        ("a key nobody knows", format!("Bearer {}", stranger.sign(&good)), "no such key"),
-        (
-            "no key named, another's signature",
-            format!("Bearer {}", own_key.sign_as(&anonymous_key, &good)),
-            "signature is wrong",
-        ),
-        ("a key of another algorithm", format!("Bearer {}", rsa.sign_as(&swapped, &good)), "another algorithm"),
+        ("crit", format!("Bearer {}", headed(json!({"alg": "RS256", "kid": "r", "crit": ["exp"]}))), HEADER),
+        ("its own key embedded", format!("Bearer {}", own_key.sign_as(&embedded, &good)), HEADER),
+        ("keys from elsewhere", format!("Bearer {}", rsa.sign_as(&elsewhere, &good)), HEADER),
+        ("a chain from elsewhere", format!("Bearer {}", rsa.sign_as(&x5u, &good)), HEADER),
+        ("another's key of that name", format!("Bearer {}", own_key.sign(&good)), SIGNATURE),
+        ("a key nobody knows", format!("Bearer {}", stranger.sign(&good)), UNKNOWN_KEY),
+        ("no key named, another's signature", format!("Bearer {}", own_key.sign_as(&anonymous_key, &good)), SIGNATURE),
+        ("a key of another algorithm", format!("Bearer {}", rsa.sign_as(&swapped, &good)), KEY_MISMATCH),
         (
             "claims changed",
             format!("Bearer {header}.{}.{signature}", part(&with(&good, "sub", json!("eve")))),
-            "signature",
+            SIGNATURE,
         ),
-        ("signature cut", format!("Bearer {header}.{payload}.{}", &signature[..20]), "signature"),
-        ("no signature", format!("Bearer {header}.{payload}."), "no signed JWT"),
-        ("expired", format!("Bearer {}", signed("exp", json!(now - 120))), "expired"),
-        ("not yet valid", format!("Bearer {}", signed("nbf", json!(now + 120))), "not valid yet"),
-        ("expired at the end of the leeway", format!("Bearer {}", signed("exp", json!(now - 30))), "expired"),
-        ("exp a text", format!("Bearer {}", signed("exp", json!("tomorrow"))), "wrong type"),
-        ("no exp", format!("Bearer {}", signed("exp", Value::Null)), "missing"),
-        ("another issuer", format!("Bearer {}", signed("iss", json!("http://127.0.0.1:1"))), "another issuer"),
-        ("no issuer", format!("Bearer {}", signed("iss", Value::Null)), "is missing"),
-        ("another audience", format!("Bearer {}", signed("aud", json!("others"))), "meant for others"),
-        ("audiences without us", format!("Bearer {}", signed("aud", json!(["a", "b"]))), "meant for others"),
-        ("no audience", format!("Bearer {}", signed("aud", Value::Null)), "is missing"),
-        ("no subject", format!("Bearer {}", signed("sub", Value::Null)), "is missing"),
-        ("an empty subject", format!("Bearer {}", signed("sub", json!(""))), "sub must be"),
-        ("a subject that is no text", format!("Bearer {}", signed("sub", json!(5))), "of the wrong type"),
-        ("a subject with spaces", format!("Bearer {}", signed("sub", json!("a b"))), "sub must be"),
-        ("an organisation that is no UUID", format!("Bearer {}", signed("organization_id", json!("acme"))), "UUID"),
-        ("roles that are no list", format!("Bearer {}", signed("roles", json!("admin"))), "list of names"),
-        ("roles that are no names", format!("Bearer {}", signed("roles", json!([1]))), "list of names"),
+        ("signature cut", format!("Bearer {header}.{payload}.{}", &signature[..20]), SIGNATURE),
+        ("no signature", format!("Bearer {header}.{payload}."), MALFORMED),
+        ("expired", format!("Bearer {}", signed("exp", json!(now - 120))), EXPIRED),
+        ("not yet valid", format!("Bearer {}", signed("nbf", json!(now + 120))), NOT_YET_VALID),
+        ("expired a second beyond the leeway", format!("Bearer {}", signed("exp", json!(now - LEEWAY - 1))), EXPIRED),
+        ("exp a text", format!("Bearer {}", signed("exp", json!("tomorrow"))), CLAIMS),
+        ("no exp", format!("Bearer {}", signed("exp", Value::Null)), CLAIMS),
+        ("another issuer", format!("Bearer {}", signed("iss", json!("http://127.0.0.1:1"))), ISSUER),
+        ("no issuer", format!("Bearer {}", signed("iss", Value::Null)), CLAIMS),
+        ("another audience", format!("Bearer {}", signed("aud", json!("others"))), AUDIENCE),
+        ("audiences without us", format!("Bearer {}", signed("aud", json!(["a", "b"]))), AUDIENCE),
+        ("no audience", format!("Bearer {}", signed("aud", Value::Null)), CLAIMS),
+        ("no subject", format!("Bearer {}", signed("sub", Value::Null)), CLAIMS),
+        ("an empty subject", format!("Bearer {}", signed("sub", json!(""))), SUBJECT),
+        ("a subject that is no text", format!("Bearer {}", signed("sub", json!(5))), CLAIMS),
+        ("a subject with spaces", format!("Bearer {}", signed("sub", json!("a b"))), SUBJECT),
+        (
+            "an organisation that is no UUID",
+            format!("Bearer {}", signed("organization_id", json!("acme"))),
+            ORGANIZATION,
+        ),
+        ("roles that are no list", format!("Bearer {}", signed("roles", json!("admin"))), ROLES),
+        ("roles that are no names", format!("Bearer {}", signed("roles", json!([1]))), ROLES),
     ];
     assert!(bad.len() >= 40);
     assert_eq!(guarded.get_with("/v1/payments", &token).await.0, 200, "the token they were made from is good");
     for (what, authorization, reason) in bad {
         let (status, challenge, problem) = guarded.get("/v1/payments", &[&authorization]).await;
         assert_eq!((status, &problem["code"]), (401, &json!("unauthenticated")), "{what}: {problem}");
-        assert!(!reason.is_empty() && problem["detail"].as_str().unwrap().contains(reason), "{what}: {problem}");
+        assert_eq!(problem["detail"], reason, "{what}");
         assert!(challenge.is_some_and(|challenge| challenge.starts_with("Bearer realm=")), "{what}");
     }
     let (status, _, none) = guarded.get("/v1/payments", &[]).await;
@@ -337,6 +357,34 @@ async fn roles_and_organisations_bound_what_a_caller_may_do_and_see() {
     assert_eq!(disabled.0, 404, "{disabled:?}");
     let (operator, _, _) = guarded.get_with("/v1/admin/projections", &writer).await;
     assert_eq!(operator, 403);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_reads_the_log_of_every_organisation_and_nothing_else_of_another() {
+    let key = Key::new("e", Algorithm::ES256);
+    let issuer = Issuer::start(&[&key]).await;
+    let guarded = Guarded::start(&issuer).await;
+    let of = |organization: &str, roles: &[&str]| {
+        key.sign(&with(&issuer.claims(roles), "organization_id", json!(organization)))
+    };
+    let foreign = of(FOREIGN, &["users:write"]);
+    let operator = of(OWN, &["operator", "users:read", "audit:read"]);
+    let merely_reads = of(OWN, &["users:read", "audit:read"]);
+    let eve = json!({"username": "eve", "email": "eve@example.org", "first_name": "Eve", "last_name": "M",
+                     "organization_id": FOREIGN, "roles": []});
+
+    let (status, _, registered) = guarded.post_with("/v1/users", &foreign, "k", eve).await;
+
+    assert_eq!(status, 201, "{registered}");
+    let id = registered["id"].as_str().unwrap();
+    let (status, _, log) = guarded.get_with("/v1/events", &operator).await;
+    assert_eq!((status, &log["items"][0]["key"]), (200, &json!(id)), "{log}");
+    assert_eq!(guarded.get_with("/v1/events", &merely_reads).await.0, 403);
+    assert_eq!(guarded.get_with(&format!("/v1/users/{id}"), &operator).await.0, 404);
+    let (status, _, audit) = guarded.get_with("/v1/audit", &operator).await;
+    assert_eq!((status, &audit["items"]), (200, &json!([])));
+    let (status, _, audit) = guarded.get_with("/v1/audit", &of(FOREIGN, &["audit:read"])).await;
+    assert_eq!((status, audit["items"].as_array().unwrap().len()), (200, 1), "whose it is sees it: {audit}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -445,21 +493,35 @@ async fn the_command_line_sends_the_token_in_a_file_and_says_so_when_one_is_aske
     let guarded = Guarded::start(&issuer).await;
     let file = guarded._folder.path().join("token");
     std::fs::write(&file, key.sign(&issuer.claims(&["operator"]))).unwrap();
-    let list = |token: &[&str]| {
+    let stale = guarded._folder.path().join("stale");
+    let long_ago = SystemClock.now().timestamp() - 3_600;
+    std::fs::write(&stale, key.sign(&with(&issuer.claims(&["operator"]), "exp", json!(long_ago)))).unwrap();
+    let url = guarded.daemon.address();
+    let essaim = |command: &[&str], token: &[&str], variable: &str| {
         let mut essaim = std::process::Command::new(env!("CARGO_BIN_EXE_essaim"));
-        essaim.args(["synchronisers", "list", "--output", "json", "--url", &guarded.daemon.address()]).args(token);
+        essaim.args(command).args(["--url", &url]).args(token).env("ESSAIM_TOKEN_FILE", variable);
         essaim.current_dir(guarded._folder.path()).output().unwrap()
     };
     let file = file.to_str().unwrap();
+    let commands: [&[&str]; 3] = [
+        &["synchronisers", "list", "--output", "json"],
+        &["dead-letters", "list", "--output", "json"],
+        &["projections", "rebuild", "user_list"],
+    ];
 
-    let (known, unknown) = (list(&["--token-file", file]), list(&[]));
-    let nowhere = list(&["--token-file", "nowhere"]);
+    for command in commands {
+        let (known, by_variable) = (essaim(command, &["--token-file", file], ""), essaim(command, &[], file));
+        let (unknown, expired) = (essaim(command, &[], ""), essaim(command, &["--token-file", "stale"], file));
+        let nowhere = essaim(command, &["--token-file", "nowhere"], "");
 
-    assert!(known.status.success(), "{known:?}");
-    let said = String::from_utf8_lossy(&unknown.stderr);
-    assert!(unknown.status.code() == Some(1) && said.contains("401") && said.contains("--token-file"), "{said}");
-    let said = String::from_utf8_lossy(&nowhere.stderr);
-    assert!(nowhere.status.code() == Some(2) && said.contains("nowhere"), "{said}");
+        assert!(known.status.success() && by_variable.status.success(), "{known:?} {by_variable:?}");
+        let said = String::from_utf8_lossy(&unknown.stderr);
+        assert!(unknown.status.code() == Some(1) && said.contains("401") && said.contains("--token-file"), "{said}");
+        let said = String::from_utf8_lossy(&expired.stderr);
+        assert!(expired.status.code() == Some(1) && said.contains("the token has expired"), "{said}");
+        let said = String::from_utf8_lossy(&nowhere.stderr);
+        assert!(nowhere.status.code() == Some(2) && said.contains("nowhere"), "{said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use axum::BoxError;
 use axum::Router;
-use axum::body::{Bytes, HttpBody};
+use axum::body::{Bytes, HttpBody, to_bytes};
 use axum::http::Request;
+use axum::response::IntoResponse;
 use axum::routing::future::RouteFuture;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -25,6 +26,7 @@ use tower::Service;
 use tracing::{debug, warn};
 
 use super::config::Config;
+use super::problem::Problem;
 
 /// How long to wait after a failed accept: usually the process has run out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -32,8 +34,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const MAX_REFUSALS: usize = 256;
 /// How long a refused client may take to read its refusal.
 const REFUSAL_DEADLINE: Duration = Duration::from_secs(1);
-/// What connections over the limit are told.
-const REFUSAL: &str = r#"{"type":"/problems/overloaded","title":"Overloaded","status":503,"detail":"too many connections are open","code":"overloaded","outcome":"not_executed"}"#;
 
 /// What requests are handed to: other routes before the engine runs than after.
 #[derive(Clone)]
@@ -137,14 +137,24 @@ fn refuse(stream: TcpStream, refusals: &Arc<Semaphore>) {
 
 /// Closing with unread input would reset the connection, and the client would never see the answer.
 async fn tell_refusal(mut stream: TcpStream) -> std::io::Result<()> {
-    let head = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
-                connection: close";
-    let answer = format!("{head}\r\ncontent-length: {}\r\n\r\n{REFUSAL}", REFUSAL.len());
-    stream.write_all(answer.as_bytes()).await?;
+    stream.write_all(&refusal().await).await?;
     stream.shutdown().await?;
     let mut unread = [0; 4_096];
     while stream.read(&mut unread).await? > 0 {}
     Ok(())
+}
+
+/// What connections over the limit are told, as it goes over the wire.
+async fn refusal() -> Vec<u8> {
+    let (head, body) = Problem::too_many_connections().into_response().into_parts();
+    let body = to_bytes(body, usize::MAX).await.expect("a problem is in memory already");
+    let mut answer = format!("HTTP/1.1 {}\r\nconnection: close\r\n", head.status).into_bytes();
+    for (name, value) in &head.headers {
+        answer.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    answer.extend(format!("content-length: {}\r\n\r\n", body.len()).into_bytes());
+    answer.extend(body);
+    answer
 }
 
 #[cfg(test)]

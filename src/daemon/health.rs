@@ -10,6 +10,7 @@ use axum::{Json, Router};
 use serde::Serialize;
 
 use super::auth::Authentication;
+use super::problem::Problem;
 use crate::engine::{Check, Engine};
 
 /// How long the parts may take to say how they are.
@@ -46,7 +47,7 @@ pub(crate) fn routes_while_starting() -> Router {
     Router::new()
         .route("/livez", get(live))
         .route("/readyz", get(async || answer(vec![check("engine", false, "starting")])))
-        .fallback(async || not_started())
+        .fallback(async || Problem::starting())
 }
 
 /// Whether the process answers.
@@ -76,13 +77,6 @@ fn answer(checks: Vec<Check>) -> Response {
     (code, [(header::CACHE_CONTROL, "no-store")], Json(Report { status, checks })).into_response()
 }
 
-fn not_started() -> Response {
-    let headers = [(header::CONTENT_TYPE, "application/problem+json"), (header::RETRY_AFTER, "1")];
-    (StatusCode::SERVICE_UNAVAILABLE, headers, STARTING).into_response()
-}
-
-const STARTING: &str = r#"{"type":"/problems/store_unavailable","title":"Store unavailable","status":503,"detail":"the daemon is starting","code":"store_unavailable","outcome":"not_executed"}"#;
-
 fn check(name: &str, ok: bool, detail: &str) -> Check {
     Check { name: name.into(), ok, detail: detail.into() }
 }
@@ -110,7 +104,7 @@ mod tests {
 
         assert_eq!((live, ready, other), (StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE, ready));
         assert_eq!(checks["checks"][0]["detail"], "starting");
-        assert_eq!(problem["outcome"], "not_executed");
+        assert_eq!((&problem["outcome"], &problem["code"]), (&"not_executed".into(), &"store_unavailable".into()));
     }
 
     #[tokio::test]

@@ -114,6 +114,16 @@ impl Problem {
         Self::unavailable("issuer_unavailable", NOT_EXECUTED, detail, SOON)
     }
 
+    /// The daemon does not know its log yet.
+    pub(crate) fn starting() -> Self {
+        Self::unavailable("store_unavailable", NOT_EXECUTED, "the daemon is starting", SOON)
+    }
+
+    /// There is no room for one more connection.
+    pub(crate) fn too_many_connections() -> Self {
+        Self::unavailable("overloaded", NOT_EXECUTED, "too many connections are open", SOON)
+    }
+
     /// A part of the engine that is being restarted.
     pub(crate) fn restarting(detail: &'static str) -> Self {
         Self::unavailable("quarantined", NOT_EXECUTED, detail, SOON)

@@ -136,6 +136,12 @@ impl Realm {
         self.token(&self.name, &[("client_id", DESK), ("username", username), ("password", PASSWORD)]).await
     }
 
+    /// What the realm answers to a client that asks in its own name, with [`SECRET`].
+    pub async fn client_login(&self, client: &str) -> (StatusCode, Value) {
+        let form = [("grant_type", "client_credentials"), ("client_id", client), ("client_secret", SECRET)];
+        self.granted(&self.name, &form).await
+    }
+
     /// Does what a user does who follows the link in the message: the address is theirs from then on.
     pub async fn verify_email(&self, username: &str) {
         if let Some(double) = &self.double {
@@ -178,7 +184,8 @@ impl Realm {
         assert_eq!(status, 200, "{answer}");
     }
 
-    fn path(&self, below: &str) -> String {
+    /// The address of something of this realm's administration.
+    pub fn path(&self, below: &str) -> String {
         format!("/admin/realms/{}{below}", self.name)
     }
 
@@ -189,7 +196,7 @@ impl Realm {
     }
 
     /// As the administrator of the whole server.
-    async fn request(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
+    pub async fn request(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
         let token = self.admin_token().await;
         let mut request = self.http.request(method, format!("{}{path}", self.url)).bearer_auth(token);
         if let Some(body) = body {
@@ -209,9 +216,13 @@ impl Realm {
     }
 
     async fn token(&self, realm: &str, form: &[(&str, &str)]) -> (StatusCode, Value) {
-        let url = format!("{}/realms/{realm}/protocol/openid-connect/token", self.url);
         let form: Vec<_> = form.iter().copied().chain([("grant_type", "password")]).collect();
-        let answer = self.http.post(url).form(&form).send().await.expect("an answer");
+        self.granted(realm, &form).await
+    }
+
+    async fn granted(&self, realm: &str, form: &[(&str, &str)]) -> (StatusCode, Value) {
+        let url = format!("{}/realms/{realm}/protocol/openid-connect/token", self.url);
+        let answer = self.http.post(url).form(form).send().await.expect("an answer");
         (answer.status(), answer.json().await.expect("JSON"))
     }
 }

@@ -138,13 +138,14 @@ impl Verifier {
         validation
     }
 
-    /// RFC 7519 §4.1.4 and §4.1.5: before `exp`, and not before `nbf`, give or take the leeway.
+    /// RFC 7519 §4.1.4 and §4.1.5: until `exp` and from `nbf` on, give or take the leeway, which itself still counts at
+    /// both ends.
     fn timely(&self, claims: &Value) -> Result<(), Refused> {
         const MICROS: f64 = 1e6;
         let now = self.clock.now().timestamp_micros() as f64 / MICROS;
         let leeway = self.settings.leeway_seconds as f64;
         let expires = numeric_date(&claims["exp"])?.ok_or(Refused::Claims)?;
-        if now >= expires + leeway {
+        if now > expires + leeway {
             return Err(Refused::Expired);
         }
         match numeric_date(&claims["nbf"])? {
@@ -257,17 +258,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_token_expires_at_the_end_of_the_leeway_and_not_a_microsecond_before() {
+    async fn a_token_is_taken_to_the_very_end_of_the_leeway_and_not_beyond() {
         let claims = json!({"iss": "https://id.example", "sub": "ann", "exp": seconds_of_noon()});
         let asked = |after_noon| verifier(after_noon).caller(&claims).map(|_| ());
         let end = TimeDelta::seconds(30);
 
-        assert_eq!(asked(end - TimeDelta::microseconds(1)), Ok(()));
-        assert_eq!(asked(end), Err(Refused::Expired));
+        assert_eq!(asked(end), Ok(()));
+        assert_eq!(asked(end + TimeDelta::microseconds(1)), Err(Refused::Expired));
+        assert_eq!(asked(end + TimeDelta::seconds(1)), Err(Refused::Expired));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_token_begins_at_the_start_of_the_leeway_and_not_a_microsecond_before() {
+    async fn a_token_is_taken_from_the_very_start_of_the_leeway_and_not_before() {
         let (noon, later) = (seconds_of_noon(), seconds_of_noon() + 3_600);
         let claims = json!({"iss": "https://id.example", "sub": "ann", "exp": later, "nbf": noon});
         let asked = |after_noon| verifier(after_noon).caller(&claims).map(|_| ());
@@ -275,6 +277,7 @@ mod tests {
 
         assert_eq!(asked(start), Ok(()));
         assert_eq!(asked(start - TimeDelta::microseconds(1)), Err(Refused::NotYetValid));
+        assert_eq!(asked(start - TimeDelta::seconds(1)), Err(Refused::NotYetValid));
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,12 +5,14 @@ use std::time::Duration;
 use clap::Subcommand;
 use indicatif::ProgressBar;
 use serde::Serialize;
+use serde_json::json;
 
 use super::export::progress_bar;
+use super::remote::{Remote, Token};
 use super::{Format, open_to_read, output, take_over};
 use crate::daemon::built_in;
 use crate::daemon::config::Config;
-use crate::daemon::failure::{Failure, with_causes};
+use crate::daemon::failure::Failure;
 use crate::daemon::serve::start_engine;
 use crate::daemon::verify::{Comparison, Verdict, Verifiable};
 use crate::store::{Checkpoint, EventStore, StoreError};
@@ -42,6 +44,8 @@ pub(super) enum Action {
         /// Ask the daemon at this address, e.g. http://127.0.0.1:7700
         #[arg(long, value_name = "URL", conflicts_with = "take_over")]
         url: Option<String>,
+        #[command(flatten)]
+        token: Token,
         /// Fence a living writer of the same database instead of being refused
         #[arg(long)]
         take_over: bool,
@@ -59,7 +63,9 @@ pub(super) async fn run(action: Action, config: &Config) -> Result<(), Failure> 
             let projections = chosen(&names)?;
             verify(&*open_to_read(config).await?, projections, output).await
         }
-        Action::Rebuild { name, url: Some(url), .. } => ask_to_rebuild(&url, known(&name)?).await,
+        Action::Rebuild { name, url: Some(url), token, .. } => {
+            ask_to_rebuild(&Remote::at(&url, &token)?, known(&name)?).await
+        }
         Action::Rebuild { name, take_over: force, .. } => rebuild(config, known(&name)?, force).await,
     }
 }
@@ -219,17 +225,9 @@ async fn rebuild(config: &Config, name: &'static str, force: bool) -> Result<(),
     }
 }
 
-async fn ask_to_rebuild(url: &str, name: &'static str) -> Result<(), Failure> {
-    let address = format!("{}/v1/admin/projections/{name}/rebuild", url.trim_end_matches('/'));
-    let asked = |error: reqwest::Error| Failure::Stopped(format!("{address}: {}", with_causes(&error)));
-    let answer = reqwest::Client::new().post(&address).send().await.map_err(asked)?;
-    let status = answer.status();
-    if status.is_success() {
-        return output::print_line(format_args!("{name}: {status}"));
-    }
-    let problem: serde_json::Value = answer.json().await.unwrap_or_default();
-    let detail = problem["detail"].as_str().unwrap_or("no reason given");
-    Err(Failure::Stopped(format!("{address} answered {status}: {detail}")))
+async fn ask_to_rebuild(daemon: &Remote, name: &'static str) -> Result<(), Failure> {
+    daemon.post(&["v1", "admin", "projections", name, "rebuild"], &json!({})).await?;
+    output::print_line(format_args!("{name} is rebuilt"))
 }
 
 fn chosen(names: &[String]) -> Result<Vec<Box<dyn Verifiable>>, Failure> {

@@ -1,8 +1,10 @@
 //! This file asks a running daemon over HTTP, for commands about what only that daemon knows.
 
+use std::ffi::OsString;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use clap::ValueHint;
 use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use serde_json::Value;
@@ -16,9 +18,16 @@ pub(super) struct Address {
     /// Ask the daemon at this address; the configured `listen` when absent
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+    #[command(flatten)]
+    token: Token,
+}
+
+/// Who asks it.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Token {
     /// Send the bearer token in this file, for a daemon that asks for one; - reads it from the standard input
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, env = "ESSAIM_TOKEN_FILE")]
+    token_file: Option<OsString>,
 }
 
 /// A daemon at its address.
@@ -36,8 +45,18 @@ impl Remote {
     /// [`Failure::Usage`] when the file of the token cannot be read or holds none.
     pub(super) fn of(address: &Address, config: &Config) -> Result<Self, Failure> {
         let base = address.url.clone().unwrap_or_else(|| format!("http://{}", config.listen));
-        let base = base.trim_end_matches('/').to_owned();
-        let token = address.token_file.as_deref().map(read_token).transpose()?;
+        Self::at(&base, &address.token)
+    }
+
+    /// The same, whatever is configured.
+    ///
+    /// # Errors
+    /// As [`Remote::of`].
+    pub(super) fn at(url: &str, token: &Token) -> Result<Self, Failure> {
+        let base = url.trim_end_matches('/').to_owned();
+        // A variable that is set to nothing counts as not set, as everywhere.
+        let file = token.token_file.as_deref().filter(|file| !file.is_empty());
+        let token = file.map(|file| read_token(Path::new(file))).transpose()?;
         Ok(Self { base, client: reqwest::Client::new(), principal: None, token })
     }
 
@@ -83,6 +102,7 @@ impl Remote {
         let detail = body["detail"].as_str().unwrap_or("no reason given");
         let help = match (status, &self.token) {
             (StatusCode::UNAUTHORIZED, None) => "; --token-file sends a token",
+            (StatusCode::UNAUTHORIZED, Some(_)) => "; --token-file needs a newer or another token",
             _ => "",
         };
         Err(Failure::Stopped(format!("{address} answered {status}: {detail}{help}")))

@@ -170,8 +170,8 @@ fn environment(environment: &[(String, String)]) -> Result<Found, ConfigError> {
     let mut values = toml::Table::new();
     for (variable, text) in environment {
         let Some(key) = variable.strip_prefix(PREFIX) else { continue };
-        // This one names the file; clap takes it.
-        if key == "CONFIG" || text.is_empty() {
+        // These name files for the command line; clap takes them.
+        if ["CONFIG", "TOKEN_FILE"].contains(&key) || text.is_empty() {
             continue;
         }
         let known = known_key(&key.to_ascii_lowercase()).filter(|known| known.to_ascii_uppercase() == key);
