@@ -1,7 +1,8 @@
 //! Crash histories drawn from a seed: clients on a store that fails, engines that are killed at random moments, and
 //! every answer held against the log afterwards. `TEST_SEED=17 cargo test --test simulation` draws one again.
 //!
-//! A seed determines the faults, the commands, the moments of the kills and the order in which all tasks run.
+//! A seed determines the faults, the commands, the moments of the kills and, as far as is known, the order in which all
+//! tasks run: a test runs seeds twice and compares log and answers.
 
 #[path = "support/till.rs"]
 mod till;
