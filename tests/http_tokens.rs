@@ -179,7 +179,7 @@ mod real_keycloak {
     #[tokio::test]
     async fn new_keys_are_followed_and_withdrawn_ones_are_forgotten() {
         let realm = realm_or_return!();
-        add_client(&realm, CLERK, &[audience(AUDIENCE), realm_roles()], &["users:read"]).await;
+        add_client(&realm, CLERK, &[audience(AUDIENCE), organization(), realm_roles()], &["users:read"]).await;
         let api = api_asking(&realm).await;
         let old = token_of(&realm, CLERK).await;
         assert_eq!(get(&api, "/v1/users", &old).await.0, 200);
