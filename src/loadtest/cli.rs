@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use reqwest::header::HeaderValue;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -130,6 +131,7 @@ Examples:
   essaim load --rate 500 --arrivals poisson --require 'p99<20ms' --require 'errors=0'
   essaim load --find-peak 10ms --database postgres://localhost/empty
   essaim load --url http://127.0.0.1:7700 --workload mixed --allow-existing
+  essaim load --url https://payments.example --token-file token    for a daemon that asks for tokens
   essaim load --kill-every 2s --duration 20s          with kill -9 and restarts
   essaim load --output json > before.json; essaim load --baseline before.json
 
@@ -192,6 +194,8 @@ pub struct Surroundings {
     pub allow_weak_durability: bool,
     /// The configuration of a daemon of its own, as flags.
     pub daemon_flags: Vec<String>,
+    /// What a daemon is sent with every request, for one that asks for bearer tokens.
+    pub bearer: Option<HeaderValue>,
 }
 
 /// Does what was asked for.
@@ -278,6 +282,11 @@ pub(crate) struct Wanted {
 }
 
 impl Flags {
+    /// Whether a daemon is loaded, which may ask for tokens: a running one, or one of its own.
+    pub fn is_over_http(&self) -> bool {
+        self.url.is_some() || self.kill_every.is_some()
+    }
+
     fn plan(&self) -> Result<Plan, LoadError> {
         if self.find_peak.is_some() && self.kill_every.is_some() {
             return Err(LoadError::Usage(
@@ -310,7 +319,7 @@ impl Flags {
             duration: self.duration.unwrap_or(default),
             seed: self.seed,
             verify: self.verify,
-            is_kept: self.idempotent || self.url.is_some() || self.kill_every.is_some(),
+            is_kept: self.idempotent || self.is_over_http(),
             allow_existing: self.allow_existing,
             history_megabytes: self.history_mb,
             keeps_slices: self.hdr_log.is_some(),

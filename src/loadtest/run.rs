@@ -202,6 +202,7 @@ impl Killer {
 /// Looks whether the target is there, and empty where it must be; how far its log is.
 async fn begin(plan: &Plan, target: &dyn Target) -> Result<GlobalPosition, LoadError> {
     target.probe().await?;
+    target.admits().await?;
     let head = target.head().await?;
     if head > GlobalPosition::START && !plan.allow_existing {
         return Err(LoadError::NotEmpty { database: target.describe(), events: head.0 });

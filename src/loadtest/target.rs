@@ -16,6 +16,9 @@ use crate::stream::GlobalPosition;
 pub mod embedded;
 pub mod http;
 
+/// Who the harness is to an engine, and to a daemon that it brings no token.
+const ANONYMOUS: &str = "anonymous";
+
 /// Payments, wherever they are.
 #[async_trait]
 pub trait Payments: Send + Sync + 'static {
@@ -87,6 +90,12 @@ pub enum TargetError {
         /// What it was asked, and what came.
         what: String,
     },
+    /// It does not let whoever asks do what a run does.
+    #[error("{what}")]
+    Refused {
+        /// What it was asked, what came, and what it takes to be let in.
+        what: String,
+    },
 }
 
 /// Read models held against the log.
@@ -109,6 +118,19 @@ pub trait Target: Send + Sync + 'static {
     /// # Errors
     /// [`TargetError::Unreachable`] when nobody does.
     async fn probe(&self) -> Result<(), TargetError>;
+
+    /// Whether it lets the harness do what a run does; asked before the load, and nothing is left of it.
+    ///
+    /// # Errors
+    /// [`TargetError::Refused`] when it does not.
+    async fn admits(&self) -> Result<(), TargetError> {
+        Ok(())
+    }
+
+    /// Who the harness is to it, by whom keys are told apart.
+    fn principal(&self) -> &str {
+        ANONYMOUS
+    }
 
     /// What it tells of itself; a target that cannot be asked tells nothing.
     async fn look(&self) -> Look;

@@ -98,14 +98,15 @@ pub enum Expected {
 /// Under which name an operation is sent.
 #[derive(Debug, Clone)]
 pub struct Attempt {
+    principal: Arc<str>,
     key: String,
     is_kept: bool,
 }
 
 impl Attempt {
-    /// The attempt under this key; with `is_kept` its outcome is stored, so that it may be repeated.
-    pub(crate) fn new(key: String, is_kept: bool) -> Self {
-        Self { key, is_kept }
+    /// The attempt of `principal` under this key; with `is_kept` its outcome is stored, so that it may be repeated.
+    pub(crate) fn new(principal: Arc<str>, key: String, is_kept: bool) -> Self {
+        Self { principal, key, is_kept }
     }
 
     /// The key, for an `Idempotency-Key`.
@@ -115,7 +116,7 @@ impl Attempt {
 
     /// The id under which the command stands in the log.
     pub fn command_id(&self) -> CommandId {
-        CommandId::from_key(PRINCIPAL, &self.key)
+        CommandId::from_key(&self.principal, &self.key)
     }
 
     /// For [`Engine::execute_with`].
@@ -128,9 +129,6 @@ impl Attempt {
         }
     }
 }
-
-/// Who the harness is to the engine, and to a daemon without authentication.
-const PRINCIPAL: &str = "anonymous";
 
 /// How an attempt ended.
 #[derive(Debug, Clone, PartialEq)]
