@@ -1,4 +1,6 @@
-//! This file reads the log further back than the feed goes: page by page, the next one on its way while one is used.
+//! This file reads the log further back than the feed goes: page by page, the next ones on their way while one is used.
+
+use std::collections::VecDeque;
 
 use tokio_util::task::AbortOnDropHandle;
 
@@ -12,7 +14,8 @@ pub(crate) struct Pages {
     store: SharedStore,
     /// The page in use, kept until it is used up: a follower takes it in slices.
     page: Option<CommittedBatch>,
-    ahead: Option<Ahead>,
+    /// In the order of the log.
+    ahead: VecDeque<Ahead>,
 }
 
 /// A page that is on its way.
@@ -23,10 +26,12 @@ struct Ahead {
 
 /// Events in one page.
 const PAGE_EVENTS: usize = 2_000;
+/// Pages that are on their way at once: with one, the store rests while its answer is decoded.
+const PAGES_AHEAD: usize = 2;
 
 impl Pages {
     pub(crate) fn of(store: SharedStore) -> Self {
-        Self { store, page: None, ahead: None }
+        Self { store, page: None, ahead: VecDeque::new() }
     }
 
     /// A page that holds the event behind `after`, and perhaps some before it; empty at the end of the log.
@@ -38,13 +43,15 @@ impl Pages {
             return Ok(page.clone());
         }
         self.page = None;
-        let page = match self.ahead.take().filter(|ahead| ahead.after == after) {
+        if self.ahead.front().is_some_and(|ahead| ahead.after != after) {
+            self.ahead.clear();
+        }
+        let page = match self.ahead.pop_front() {
             Some(ahead) => ahead.reading.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?,
             None => self.store.read_log(after, PAGE_EVENTS, &LogFilter::default()).await?,
         };
-        if let Some(last) = page.events.last().filter(|last| last.position < page.head) {
-            self.read_ahead(last.position);
-        }
+        let last = page.events.last().map_or(after, |last| last.position);
+        self.read_ahead(last, page.head);
         let page: CommittedBatch = page.events.into();
         self.page = Some(page.clone());
         Ok(page)
@@ -52,13 +59,21 @@ impl Pages {
 
     /// Lets go of what is kept: the feed has what comes next.
     pub(crate) fn clear(&mut self) {
-        (self.page, self.ahead) = (None, None);
+        self.page = None;
+        self.ahead.clear();
     }
 
-    fn read_ahead(&mut self, after: GlobalPosition) {
-        let store = self.store.clone();
-        let reading = async move { store.read_log(after, PAGE_EVENTS, &LogFilter::default()).await };
-        self.ahead = Some(Ahead { after, reading: AbortOnDropHandle::new(tokio::spawn(reading)) });
+    /// Asks for the pages behind `last`, up to the head; positions are dense, so that it is known where each begins.
+    fn read_ahead(&mut self, last: GlobalPosition, head: GlobalPosition) {
+        while self.ahead.len() < PAGES_AHEAD {
+            let after = GlobalPosition(last.0 + (self.ahead.len() * PAGE_EVENTS) as u64);
+            if after >= head {
+                break;
+            }
+            let store = self.store.clone();
+            let reading = async move { store.read_log(after, PAGE_EVENTS, &LogFilter::default()).await };
+            self.ahead.push_back(Ahead { after, reading: AbortOnDropHandle::new(tokio::spawn(reading)) });
+        }
     }
 }
 

@@ -289,7 +289,8 @@ impl<P: Projection> Following<P> {
         }
         let more = self.pull_slice().await?;
         self.show();
-        if self.dirty_rows() >= self.follower.limits.checkpoint_rows {
+        let is_awaited = self.replace_all && !self.rebuilding.is_empty();
+        if is_awaited || self.dirty_rows() >= self.follower.limits.checkpoint_rows {
             self.save();
         }
         if more {
