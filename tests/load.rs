@@ -229,8 +229,8 @@ fn a_run_whose_history_is_full_ends_there_and_verifies_all_that_was_answered() {
         "{:?}",
         results.verdict
     );
-    // 84 bytes each, and 200 for the one stream in the history of each of the 64 callers.
-    let room = (1_000_000 - 64 * 200) / 84;
+    // 92 bytes each, and 200 for the one stream in the history of each of the 64 callers.
+    let room = (1_000_000 - 64 * 200) / 92;
     assert!(verification.passed() && verification.commands >= room, "{verification:?}");
 }
 

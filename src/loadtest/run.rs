@@ -82,7 +82,7 @@ impl Default for Plan {
     }
 }
 
-/// Room for the answers of some fifteen million commands on a million aggregates.
+/// Room for the answers of some fourteen million commands on a million aggregates.
 pub(crate) const HISTORY_MEGABYTES: u64 = 1_500;
 
 /// What a run is about.

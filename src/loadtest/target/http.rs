@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -13,7 +14,7 @@ use uuid::Uuid;
 use super::{ANONYMOUS, About, Look, Payments, ReadModels, Target, TargetError};
 use crate::domain::payment::PaymentCommand;
 use crate::event::CommandId;
-use crate::loadtest::checker::{Finding, LoggedEvent};
+use crate::loadtest::checker::{Contents, Finding, LoggedEvent};
 use crate::loadtest::results::Setting;
 use crate::loadtest::workload::{Answer, Attempt, Failed};
 use crate::stream::{GlobalPosition, StreamId, Version};
@@ -285,6 +286,8 @@ impl Target for Http {
             category: String,
             key: String,
             version: Version,
+            r#type: String,
+            data: Box<RawValue>,
             metadata: Origin,
             recorded_at: DateTime<Utc>,
         }
@@ -301,6 +304,7 @@ impl Target for Http {
             version: item.version,
             command: item.metadata.command_id,
             recorded_at: item.recorded_at,
+            contents: Contents::of(&item.r#type, item.data.get()),
         };
         Ok(page.items.into_iter().map(logged).collect())
     }
