@@ -94,6 +94,8 @@ fn the_results_as_json_tell_what_was_measured_and_what_was_verified() {
     assert_eq!(verification.read_models, ["payment_summaries"]);
     assert!(results.intervals.iter().any(|interval| interval.group_mean.is_some() && interval.rss_bytes.is_some()));
     assert!(results.durability.iter().any(|setting| setting.name.contains("synchronous")), "{:?}", results.durability);
+    let (from_answer, from_commit) = (results.visible.unwrap(), results.visible_from_commit.unwrap());
+    assert!(from_answer.p99_micros > 0 && from_commit.p99_micros > 0);
 }
 
 #[test]

@@ -136,6 +136,9 @@ pub(crate) async fn run(
     let about = target.about().await;
     let room = if plan.verify { HistoryRoom::of(plan.history_megabytes) } else { HistoryRoom::none() };
     let session = Session::new(workload, Arc::clone(&target), seeds, plan.is_kept, room);
+    // It ends with the set, and that with the run.
+    let mut timing = JoinSet::new();
+    timing.spawn(time_commits(Arc::clone(&session)));
     fill(&session, progress, &interrupt).await?;
     let started_at = SystemClock.now();
     let mut observer = Observer::new(&session, progress, interrupt.clone(), plan.keeps_slices);
@@ -163,6 +166,13 @@ pub(crate) async fn run(
         }
     };
     Ok(Outcome { started_at, restarts, measured, intervals, slices, cut, abandoned, verification, about })
+}
+
+/// Takes the time from commits to the read models, where the target can tell.
+async fn time_commits(session: Arc<Session>) {
+    let counting = Arc::clone(&session);
+    let visible = move |position, after| counting.measures.commit_became_visible(position, after);
+    session.target.time_commits(Arc::new(visible)).await;
 }
 
 /// Who needs an empty log has it to itself.

@@ -13,7 +13,7 @@ use super::error::LoadError;
 use super::meter::workloads::{LongStreams, Names, Readings, Rebuild};
 use super::meter::{Meter, MeterTotals};
 use super::results::Setting;
-use super::target::embedded::Embedded;
+use super::target::embedded::{Embedded, commits};
 use super::target::http::{Bearer, Http};
 use super::target::{Payments, Target};
 use super::workload::Workload;
@@ -126,17 +126,18 @@ async fn embedded(wanted: &Wanted, surroundings: Surroundings) -> Result<Setup, 
     let counted = Counted::install();
     let store = store::open(&url, options).await?;
     let database = store.describe();
+    let (store, commits) = commits::told(store);
     let builder = Engine::builder_shared(store).limits(limits(wanted, surroundings.limits));
     let (workload, target, others): (Arc<dyn Workload>, Arc<dyn Target>, Vec<Setting>) =
         if wanted.workload.is_of_payments() {
             let engine = builder.aggregate::<Payment>().projection(PaymentSummaries).start().await?;
-            let target = Arc::new(Embedded::new(engine, PaymentSummaries, counted));
+            let target = Arc::new(Embedded::new(engine, PaymentSummaries, counted).telling(commits));
             let (workload, others) = payments(wanted, Arc::clone(&target) as Arc<dyn Payments>);
             (workload, target, others)
         } else {
             let engine = builder.aggregate::<Meter>().projection(MeterTotals).start().await?;
             let (workload, others) = meters(wanted, &engine);
-            (workload, Arc::new(Embedded::new(engine, MeterTotals, counted)), others)
+            (workload, Arc::new(Embedded::new(engine, MeterTotals, counted).telling(commits)), others)
         };
     Ok(Setup { workload, target, kind: "embedded", database, others, daemon: None, _folder: folder })
 }

@@ -5,6 +5,9 @@
 //! Target     how far, how big, how fast; the log, read back   embedded: the store   http: /metrics, /v1/events
 //! ```
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use async_trait::async_trait;
 use uuid::Uuid;
 
@@ -107,6 +110,9 @@ pub struct ReadModels {
     pub findings: Findings,
 }
 
+/// Takes how long it was from a commit, by its position, until the read models showed it.
+pub type VisibleAfter = Arc<dyn Fn(GlobalPosition, Duration) + Send + Sync>;
+
 /// What a run is against, to be watched and verified.
 #[async_trait]
 pub trait Target: Send + Sync + 'static {
@@ -163,6 +169,10 @@ pub trait Target: Send + Sync + 'static {
     async fn shows(&self, _position: GlobalPosition) -> bool {
         false
     }
+
+    /// Tells, for some commits, how long after the commit itself the read models showed it; as long as it is polled.
+    /// Resolves at once when that cannot be told from here.
+    async fn time_commits(&self, _visible: VisibleAfter) {}
 
     /// Ends what was started for the run.
     async fn close(&self) {}
