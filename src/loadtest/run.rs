@@ -157,8 +157,8 @@ pub(crate) async fn run(
     let abandoned = session.in_flight.load(Ordering::Relaxed);
     let verification = match &cut {
         _ if !plan.verify => None,
-        Some(Cut::Gone(why)) => {
-            Some(Verification { incomplete: Some(format!("the target is gone: {why}")), ..Verification::default() })
+        Some(Cut::Gone(_)) => {
+            Some(Verification { incomplete: Some("the target is gone".to_owned()), ..Verification::default() })
         }
         _ => {
             progress.phase("holding every answer against the log");
@@ -236,6 +236,9 @@ async fn fill(session: &Arc<Session>, progress: &Progress, interrupt: &Cancellat
         megabytes = session.room.full() => return Err(LoadError::Failed(format!(
             "the history of all answers reached its {megabytes} MB while filling; nothing was measured: raise \
              --history-mb, or leave it out with --verify=false"
+        ))),
+        why = session.target.gone() => return Err(LoadError::Failed(format!(
+            "the target went away while filling; nothing was measured: {why}"
         ))),
         filled = fillers.join_next() => filled,
     } {

@@ -52,8 +52,8 @@ impl Http {
     /// # Errors
     /// When it is no address of a web server.
     pub fn new(url: &str, connections: usize, bearer: Option<Bearer>) -> Result<Self, String> {
-        let parsed = reqwest::Url::parse(url).map_err(|error| format!("{url:?} is no address: {error}"))?;
-        if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none() {
+        let parsed = reqwest::Url::parse(url).ok();
+        if !parsed.is_some_and(|url| matches!(url.scheme(), "http" | "https") && url.host_str().is_some()) {
             return Err(format!("{url:?} is not of the form http://HOST:PORT"));
         }
         let client = Client::builder()
@@ -101,6 +101,9 @@ impl Http {
         let what = format!("{}{path} answers {status}{detail}", self.base);
         match bearer::advice(status, self.bearer.is_some()) {
             Some(advice) => TargetError::Refused { what: format!("{what}; {advice}") },
+            None if status == StatusCode::NOT_FOUND => {
+                TargetError::Unexpected { what: format!("{what}: is this a daemon of ours?") }
+            }
             None => TargetError::Unexpected { what },
         }
     }
