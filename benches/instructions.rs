@@ -4,8 +4,8 @@
 //! Each part runs in a process of its own under callgrind, which counts a thousand turns and nothing of the set-up.
 //! The figures are held against those in `benches/instructions.txt`; `BASELINE=FILE` names another file and
 //! `SAVE=FILE` writes one. It fails when a part takes over 2 % more than under the same conditions (releases of rustc
-//! and valgrind, link-time optimisation), and when what a command takes depends on how long its stream is.
-//! Wants Debian's package valgrind.
+//! and valgrind, link-time optimisation), and when what a command takes depends on how long its stream is. `KEEP=FOLDER`
+//! keeps callgrind's profiles for `callgrind_annotate`. Wants Debian's package valgrind.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -75,8 +75,9 @@ fn take_turns(turn: &mut Turn, turns: u64) {
 
 /// Instructions of one turn of a part.
 fn count(name: &str) -> f64 {
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("callgrind.out");
+    let passing = tempfile::tempdir().expect("a folder");
+    let folder = std::env::var_os("KEEP").map_or_else(|| passing.path().to_owned(), PathBuf::from);
+    let file = folder.join(format!("callgrind.out.{}", name.replace([' ', ','], "-")));
     let mut callgrind = Command::new("valgrind");
     callgrind.args(["--quiet", "--tool=callgrind", "--collect-atstart=no", "--toggle-collect=*counted_turns*"]);
     callgrind.arg(format!("--callgrind-out-file={}", file.display()));
