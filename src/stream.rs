@@ -39,11 +39,19 @@ pub enum InvalidStreamId {
 impl StreamId {
     /// The stream of `key` in `category`; nothing is checked until [`StreamId::validate`].
     pub fn new(category: &str, key: &str) -> Self {
-        let mut text = String::with_capacity(category.len() + 1 + key.len());
-        text.push_str(category);
-        text.push('-');
-        text.push_str(key);
-        Self { text: text.into(), category_len: category.len() }
+        let shared = |text: &mut [u8]| {
+            text[..category.len()].copy_from_slice(category.as_bytes());
+            text[category.len()] = b'-';
+            text[category.len() + 1..].copy_from_slice(key.as_bytes());
+            Arc::from(str::from_utf8(text).expect("texts in a row are text"))
+        };
+        // Put together where it costs no memory of its own; the few that are too long are refused later.
+        let mut short = [0; MAX_CATEGORY_BYTES + 1 + MAX_KEY_BYTES];
+        let text = match short.get_mut(..category.len() + 1 + key.len()) {
+            Some(text) => shared(text),
+            None => shared(&mut vec![0; category.len() + 1 + key.len()]),
+        };
+        Self { text, category_len: category.len() }
     }
 
     /// The category, e.g. `payment`.

@@ -25,6 +25,7 @@ pub(crate) mod flights;
 pub(crate) mod journal;
 pub(crate) mod journal_actor;
 pub(crate) mod loader;
+pub(crate) mod pages;
 pub(crate) mod process_manager;
 pub(crate) mod projection;
 pub(crate) mod snapshots;

@@ -30,12 +30,13 @@ use self::row::Command;
 use self::save::Saves;
 use super::feed::{Feed, Recent};
 use super::journal::{JournalStatus, chain};
+use super::pages::Pages;
 use crate::clock::SharedClock;
 use crate::event::{ChainHash, CommandId, RecordedEvent};
 use crate::health::{ProcessManagerStatus, ProjectionState};
 use crate::limits::Limits;
 use crate::process_manager::{Due, ProcessManager, Reactions};
-use crate::store::{LogFilter, SharedStore, StoreError};
+use crate::store::{SharedStore, StoreError};
 use crate::stream::GlobalPosition;
 
 mod book;
@@ -228,6 +229,7 @@ impl<M: ProcessManager> Actor for ProcessManagerActor<M> {
 pub(crate) struct Running<M: ProcessManager> {
     runner: Arc<Runner<M>>,
     myself: ActorRef<Message>,
+    pages: Pages,
     /// None before the first load.
     book: Option<Book<M::State>>,
     position: GlobalPosition,
@@ -251,8 +253,6 @@ type Alarm = JoinHandle<Result<(), MessagingErr<Message>>>;
 
 /// How long events and deadlines are reacted to before others get the thread.
 const SLICE: Duration = Duration::from_millis(2);
-/// Events in one page of the store.
-const PAGE_EVENTS: usize = 2_000;
 /// Pause before the store is asked again.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Commands without an outcome, and their bytes, beyond which nothing is reacted to: the rest waits in the log and in
@@ -271,6 +271,7 @@ impl<M: ProcessManager> Running<M> {
     fn new(runner: Arc<Runner<M>>, myself: ActorRef<Message>) -> Self {
         let (generation, ready_at) = (runner.on.feed.generation(), runner.on.feed.head());
         Self {
+            pages: Pages::of(Arc::clone(&runner.on.store)),
             runner,
             myself,
             book: None,
@@ -333,14 +334,16 @@ impl<M: ProcessManager> Running<M> {
         }
         let slice = match self.runner.on.feed.after(self.position) {
             Recent::UpToDate => return Ok(false),
-            Recent::Batches(batches) => self.react_to(batches.iter().flat_map(|batch| batch.iter()))?,
+            Recent::Batches(batches) => {
+                self.pages.clear();
+                self.react_to(batches.iter().flat_map(|batch| batch.iter()))?
+            }
             Recent::TooOld => Slice::Gap,
         };
         if let Slice::Gap = slice {
-            let store = Arc::clone(&self.runner.on.store);
-            match store.read_log(self.position, PAGE_EVENTS, &LogFilter::default()).await {
+            match self.pages.after(self.position).await {
                 Ok(page) => {
-                    self.react_to(page.events.iter())?;
+                    self.react_to(page.iter())?;
                 }
                 Err(error) => {
                     warn!(process_manager = M::NAME, error = %chain(&error), "the log cannot be read");

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use super::feed::{CommittedBatch, Feed, Recent};
 use super::journal::{JournalStatus, chain};
+use super::pages::{Pages, is_in_the_log};
 use crate::aggregate::DecodeError;
 use crate::clock::SharedClock;
 use crate::event::RecordedEvent;
@@ -26,7 +27,7 @@ use crate::limits::Limits;
 use crate::projections::read_model::Shown;
 use crate::projections::table::Table;
 use crate::projections::{Projection, Row, Sources, TableSpec, Values};
-use crate::store::{Checkpoint, CheckpointSave, LogFilter, SharedStore, StoreError};
+use crate::store::{Checkpoint, CheckpointSave, SharedStore, StoreError};
 use crate::stream::GlobalPosition;
 
 type KeyOf<P> = <<P as Projection>::Row as Row>::Key;
@@ -225,6 +226,7 @@ pub(crate) struct Following<P: Projection> {
     follower: Arc<Follower<P>>,
     myself: ActorRef<Message>,
     spec: TableSpec,
+    pages: Pages,
     /// None before the first load.
     fold: Option<Fold<P>>,
     /// What the checkpoint row says.
@@ -246,8 +248,6 @@ pub(crate) struct Following<P: Projection> {
 const SLICE: Duration = Duration::from_millis(2);
 /// A slice that takes this long is taken off the runtime's threads.
 const SLOW_SLICE: Duration = Duration::from_millis(10);
-/// Events in one page of the store.
-const PAGE_EVENTS: usize = 2_000;
 /// Pause before the store is asked again.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -256,6 +256,7 @@ impl<P: Projection> Following<P> {
         let generation = follower.feed.generation();
         let ready_at = follower.feed.head();
         Self {
+            pages: Pages::of(Arc::clone(&follower.store)),
             follower,
             myself,
             spec: TableSpec::of::<P>(),
@@ -288,7 +289,8 @@ impl<P: Projection> Following<P> {
         }
         let more = self.pull_slice().await?;
         self.show();
-        if self.dirty_rows() >= self.follower.limits.checkpoint_rows {
+        let is_awaited = self.replace_all && !self.rebuilding.is_empty();
+        if is_awaited || self.dirty_rows() >= self.follower.limits.checkpoint_rows {
             self.save();
         }
         if more {
@@ -312,14 +314,17 @@ impl<P: Projection> Following<P> {
         let position = self.position();
         let slice = match self.follower.feed.after(position) {
             Recent::UpToDate => return Ok(false),
-            Recent::Batches(batches) => self.apply(batches).await?,
+            Recent::Batches(batches) => {
+                self.pages.clear();
+                self.apply(batches).await?
+            }
             Recent::TooOld => Slice::Gap,
         };
         if let Slice::Gap = slice {
-            let read = self.follower.store.read_log(self.position(), PAGE_EVENTS, &LogFilter::default()).await;
-            match read {
+            let position = self.position();
+            match self.pages.after(position).await {
                 Ok(page) => {
-                    self.apply(vec![page.events.into()]).await?;
+                    self.apply(vec![page]).await?;
                 }
                 Err(error) => {
                     warn!(projection = P::NAME, error = %chain(&error), "the log cannot be read");
@@ -397,7 +402,7 @@ impl<P: Projection> Following<P> {
                 warn!(projection = P::NAME, %error, "a stored row cannot be read; building the rows from the log");
                 None
             }
-            (Some(checkpoint), None) if self.is_in_the_log(&checkpoint).await? => Some(checkpoint),
+            (Some(checkpoint), None) if is_in_the_log(&*store, &checkpoint).await? => Some(checkpoint),
             (Some(checkpoint), None) => {
                 warn!(
                     projection = P::NAME,
@@ -416,16 +421,6 @@ impl<P: Projection> Following<P> {
         };
         info!(projection = P::NAME, rows = table.len(), position = table.position().0, "read table loaded");
         Ok(Fold::new(&self.follower, Arc::new(table)))
-    }
-
-    /// Whether the log holds the very event that the checkpoint was saved at.
-    async fn is_in_the_log(&self, checkpoint: &Checkpoint) -> Result<bool, StoreError> {
-        if checkpoint.position == GlobalPosition::START {
-            return Ok(true);
-        }
-        let before = GlobalPosition(checkpoint.position.0 - 1);
-        let page = self.follower.store.read_log(before, 1, &LogFilter::default()).await?;
-        Ok(page.events.first().is_some_and(|event| event.hash == checkpoint.chain_hash))
     }
 
     /// Shows the table once it has caught up with what was shown, and then tells how far it is.

@@ -32,6 +32,7 @@ use self::reconcile::Pass;
 use self::save::Saves;
 use super::feed::Feed;
 use super::journal::JournalStatus;
+use super::pages::Pages;
 use crate::clock::SharedClock;
 use crate::event::ChainHash;
 use crate::health::ProjectionState;
@@ -264,6 +265,7 @@ pub(crate) struct Working<S: Synchroniser> {
     worker: Arc<Worker<S>>,
     myself: ActorRef<Message>,
     spec: TableSpec,
+    pages: Pages,
     backoff: Backoff,
     is_loaded: bool,
     position: GlobalPosition,
@@ -287,6 +289,7 @@ impl<S: Synchroniser> Working<S> {
         let (generation, ready_at) = (worker.feed.generation(), worker.feed.head());
         let backoff = Backoff::new(&worker.pace, worker.clock.random_id().as_u128());
         Self {
+            pages: Pages::of(Arc::clone(&worker.store)),
             worker,
             myself,
             spec: TableSpec {

@@ -2,7 +2,7 @@
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -39,29 +39,52 @@ pub enum ReadError {
 /// Where a projection shows its rows. The table is replaced as a whole when the projection was restarted or rebuilt
 /// and has caught up with what was shown.
 pub(crate) struct Shown<P: Projection> {
-    table: RwLock<Arc<Table<P>>>,
+    // Together, so that a reader takes one lock.
+    front: RwLock<Front<P>>,
     position: watch::Sender<GlobalPosition>,
-    state: RwLock<ProjectionState>,
+}
+
+struct Front<P: Projection> {
+    table: Arc<Table<P>>,
+    state: ProjectionState,
 }
 
 impl<P: Projection> Default for Shown<P> {
     fn default() -> Self {
         Self {
-            table: RwLock::new(Arc::new(Table::default())),
+            front: RwLock::new(Front { table: Arc::default(), state: ProjectionState::CatchingUp }),
             position: watch::Sender::new(GlobalPosition::START),
-            state: RwLock::new(ProjectionState::CatchingUp),
         }
     }
 }
 
 impl<P: Projection> Shown<P> {
     pub(crate) fn table(&self) -> Arc<Table<P>> {
-        Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.front().table)
+    }
+
+    /// The table, unless it must not be read.
+    fn readable(&self) -> Result<Arc<Table<P>>, ReadError> {
+        let front = self.front();
+        match &front.state {
+            ProjectionState::Quarantined(reason) => {
+                Err(ReadError::Quarantined { name: P::NAME, reason: reason.clone() })
+            }
+            _ => Ok(Arc::clone(&front.table)),
+        }
+    }
+
+    fn front(&self) -> RwLockReadGuard<'_, Front<P>> {
+        self.front.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self) -> RwLockWriteGuard<'_, Front<P>> {
+        self.front.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn replace(&self, table: Arc<Table<P>>) {
         let position = table.position();
-        *self.table.write().unwrap_or_else(PoisonError::into_inner) = table;
+        self.change().table = table;
         self.position.send_replace(position);
     }
 
@@ -71,11 +94,11 @@ impl<P: Projection> Shown<P> {
     }
 
     pub(crate) fn state(&self) -> ProjectionState {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.front().state.clone()
     }
 
     pub(crate) fn set_state(&self, state: ProjectionState) {
-        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+        self.change().state = state;
     }
 }
 
@@ -101,7 +124,7 @@ impl<P: Projection> ReadModel<P> {
     /// # Errors
     /// [`ReadError::NotRegistered`], [`ReadError::Quarantined`].
     pub fn now(&self) -> Result<View<P>, ReadError> {
-        let table = self.shown()?.table();
+        let table = self.shown()?.readable()?;
         Ok(View { position: table.position(), table })
     }
 
@@ -112,11 +135,7 @@ impl<P: Projection> ReadModel<P> {
     }
 
     fn shown(&self) -> Result<&Shown<P>, ReadError> {
-        let shown = self.shown.as_deref().ok_or(ReadError::NotRegistered(P::NAME))?;
-        match shown.state() {
-            ProjectionState::Quarantined(reason) => Err(ReadError::Quarantined { name: P::NAME, reason }),
-            _ => Ok(shown),
-        }
+        self.shown.as_deref().ok_or(ReadError::NotRegistered(P::NAME))
     }
 }
 

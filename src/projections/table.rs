@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use dashmap::DashMap;
+use foldhash::quality::RandomState;
 
 use super::{Index, Projection, Row, RowKey, Rows, Sources, Value};
 use crate::aggregate::DecodeError;
@@ -19,7 +20,8 @@ type KeyOf<P> = <<P as Projection>::Row as Row>::Key;
 
 /// The hot rows of one projection.
 pub struct Table<P: Projection> {
-    rows: DashMap<KeyOf<P>, Arc<P::Row>>,
+    // Keys come from outside, so that the hash is seeded; it is quicker than the standard library's.
+    rows: DashMap<KeyOf<P>, Arc<P::Row>, RandomState>,
     ordered: RwLock<Ordered<P>>,
     position: AtomicU64,
 }
@@ -75,7 +77,7 @@ impl<P: Projection> Snapshot<'_, P> {
 impl<P: Projection> Default for Table<P> {
     fn default() -> Self {
         Self {
-            rows: DashMap::new(),
+            rows: DashMap::default(),
             ordered: RwLock::new(Ordered {
                 index: P::Index::default(),
                 position: GlobalPosition::START,

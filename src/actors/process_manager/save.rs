@@ -11,10 +11,11 @@ use super::book::{Book, Key};
 use super::row::InstanceRow;
 use super::{Message, PAUSE, Running};
 use crate::actors::journal::chain;
+use crate::actors::pages::is_in_the_log;
 use crate::event::ChainHash;
 use crate::process_manager::ProcessManager;
 use crate::projections::{Row, RowKey, TableSpec, Values};
-use crate::store::{Cause, Checkpoint, CheckpointSave, EventStore, LogFilter, StoreError};
+use crate::store::{Cause, Checkpoint, CheckpointSave, StoreError};
 use crate::stream::GlobalPosition;
 
 /// Where saving stands.
@@ -215,14 +216,4 @@ impl<M: ProcessManager> Running<M> {
             Err(StoreError::Unavailable { what: "saving the instances", source })
         }
     }
-}
-
-/// Whether the log holds the very event that the checkpoint was saved at.
-async fn is_in_the_log(store: &dyn EventStore, checkpoint: &Checkpoint) -> Result<bool, StoreError> {
-    if checkpoint.position == GlobalPosition::START {
-        return Ok(true);
-    }
-    let before = GlobalPosition(checkpoint.position.0 - 1);
-    let page = store.read_log(before, 1, &LogFilter::default()).await?;
-    Ok(page.events.first().is_some_and(|event| event.hash == checkpoint.chain_hash))
 }

@@ -1,6 +1,5 @@
 //! This file pulls events into rows: intents raise what is wanted, recorded outcomes settle it.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -14,13 +13,10 @@ use crate::actors::journal::chain;
 use crate::aggregate::{Aggregate, DecodeError, with_decoded};
 use crate::event::RecordedEvent;
 use crate::health::ProjectionState;
-use crate::store::LogFilter;
 use crate::synchroniser::Synchroniser;
 
 /// How long events are followed before others get the thread.
 const SLICE: Duration = Duration::from_millis(2);
-/// Events in one page of the store.
-const PAGE_EVENTS: usize = 2_000;
 /// Pause before the store is asked again.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -62,14 +58,16 @@ impl<S: Synchroniser> Working<S> {
     async fn pull_slice(&mut self) -> Result<bool, ActorProcessingErr> {
         let slice = match self.worker.feed.after(self.position) {
             Recent::UpToDate => return Ok(false),
-            Recent::Batches(batches) => self.follow(batches.iter().flat_map(|batch| batch.iter()))?,
+            Recent::Batches(batches) => {
+                self.pages.clear();
+                self.follow(batches.iter().flat_map(|batch| batch.iter()))?
+            }
             Recent::TooOld => Slice::Gap,
         };
         if let Slice::Gap = slice {
-            let store = Arc::clone(&self.worker.store);
-            match store.read_log(self.position, PAGE_EVENTS, &LogFilter::default()).await {
+            match self.pages.after(self.position).await {
                 Ok(page) => {
-                    self.follow(page.events.iter())?;
+                    self.follow(page.iter())?;
                 }
                 Err(error) => {
                     warn!(synchroniser = S::NAME, error = %chain(&error), "the log cannot be read");

@@ -12,9 +12,10 @@ use super::book::Book;
 use super::row::SubjectRow;
 use super::{Message, Working};
 use crate::actors::journal::chain;
+use crate::actors::pages::is_in_the_log;
 use crate::event::ChainHash;
 use crate::projections::{Row, Values};
-use crate::store::{Cause, Checkpoint, CheckpointSave, LogFilter, StoreError};
+use crate::store::{Cause, Checkpoint, CheckpointSave, StoreError};
 use crate::stream::GlobalPosition;
 use crate::synchroniser::Synchroniser;
 
@@ -96,7 +97,7 @@ impl<S: Synchroniser> Working<S> {
                 warn!(synchroniser = S::NAME, %error, "a stored row cannot be read; starting from the first event");
                 None
             }
-            (Some(checkpoint), None) if self.is_in_the_log(&checkpoint).await? => Some(checkpoint),
+            (Some(checkpoint), None) if is_in_the_log(&*self.worker.store, &checkpoint).await? => Some(checkpoint),
             (Some(_), None) => {
                 warn!(synchroniser = S::NAME, "the checkpoint is not of this log; starting from the first event");
                 None
@@ -110,16 +111,6 @@ impl<S: Synchroniser> Working<S> {
         info!(synchroniser = S::NAME, rows = rows.len(), position = self.position.0, "subjects loaded");
         *self.worker.book() = Book::of(rows, self.worker.clock.now());
         Ok(())
-    }
-
-    /// Whether the log holds the very event that the checkpoint was saved at.
-    async fn is_in_the_log(&self, checkpoint: &Checkpoint) -> Result<bool, StoreError> {
-        if checkpoint.position == GlobalPosition::START {
-            return Ok(true);
-        }
-        let before = GlobalPosition(checkpoint.position.0 - 1);
-        let page = self.worker.store.read_log(before, 1, &LogFilter::default()).await?;
-        Ok(page.events.first().is_some_and(|event| event.hash == checkpoint.chain_hash))
     }
 
     /// At its cap of unsaved rows this synchroniser waits for the store; nobody else does.
