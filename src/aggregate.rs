@@ -215,11 +215,11 @@ pub enum DecodeError {
     },
 }
 
-/// Encodes a decided event as the `n`-th of its command.
+/// Encodes a decided event as the `n`-th of its command, counted from 0, in its present schema.
 ///
 /// # Errors
-/// When serde cannot write it as a variant with JSON fields.
-pub(crate) fn encode_event<A: Aggregate>(
+/// When serde cannot write it as a variant with JSON fields: a bug of the event's type, the same at every try.
+pub fn encode_event<A: Aggregate>(
     event: &A::Event,
     command: CommandId,
     n: usize,
