@@ -268,7 +268,7 @@ fn what_makes_no_sense_is_refused_with_a_message_that_says_why() {
     let nobody = "http://127.0.0.1:1";
     std::fs::write(folder.path().join("idle.json"), r#"{"essaim_load_format": 1}"#).unwrap();
     std::fs::write(folder.path().join("half.json"), r#"{"essaim_load_format": 1, "totals": {"answ"#).unwrap();
-    let table: [(&[&str], i32, &str); 32] = [
+    let table: [(&[&str], i32, &str); 33] = [
         (&["--workload", "nonsense"], 2, "invalid value 'nonsense'"),
         (&["--rate", "0"], 2, "a rate of zero sends nothing"),
         (&["--rate", "fast"], 2, "is no rate"),
@@ -288,6 +288,7 @@ fn what_makes_no_sense_is_refused_with_a_message_that_says_why() {
         (&["--url", nobody, "--workload", "hot"], 2, "over HTTP there are payments, mixed, cold"),
         (&["--url", nobody, "--database", "sqlite://a.db"], 2, "leave --database out"),
         (&["--database", "mysql://host/a"], 3, "sqlite:// or postgres://"),
+        (&["--database", "a.db"], 3, "the address of a database must begin with sqlite:// or postgres://"),
         (&["--url", "127.0.0.1:7700"], 2, "is not of the form http://HOST:PORT"),
         (&["--report", "no/such/folder.html"], 2, "there is no such folder"),
         (&["--report", "."], 2, "it is a folder"),
