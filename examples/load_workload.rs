@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use essaim::loadtest::checker::Contents;
 use essaim::loadtest::own::{Load, table};
 use essaim::loadtest::progress::Progress;
 use essaim::loadtest::random::Random;
@@ -141,7 +142,13 @@ impl Caller for Traveller {
 
 impl Traveller {
     fn order(&self, kind: &'static str, flight: u64, command: FlightCommand, expected: Expected) -> Operation {
-        Operation::execute(kind, &self.engine, Flight::id(flight), command, expected)
+        // What the log must then say of it, as it stands there.
+        let event = match command {
+            FlightCommand::Book => "SeatBooked",
+            FlightCommand::GiveBack => "SeatGivenBack",
+        };
+        let order = Operation::execute(kind, &self.engine, Flight::id(flight), command, expected);
+        order.deciding(move || Contents::of(event, "{}"))
     }
 }
 

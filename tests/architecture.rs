@@ -50,7 +50,9 @@ fn the_domain_is_pure() {
 
 #[test]
 fn only_the_journal_appends() {
-    let bound = |name: &str| !name.starts_with("store/") && !name.starts_with("testing") && name != "actors/journal.rs";
+    // The harness takes down when the journal's appends return, and passes them on for that.
+    let passes_on = |name: &str| name.starts_with("testing") || name == "loadtest/target/embedded/commits.rs";
+    let bound = |name: &str| !name.starts_with("store/") && !passes_on(name) && name != "actors/journal.rs";
     never("only the journal calls append", bound, &["writer.append(", ".append(&batch"]);
 }
 

@@ -94,6 +94,8 @@ fn the_results_as_json_tell_what_was_measured_and_what_was_verified() {
     assert_eq!(verification.read_models, ["payment_summaries"]);
     assert!(results.intervals.iter().any(|interval| interval.group_mean.is_some() && interval.rss_bytes.is_some()));
     assert!(results.durability.iter().any(|setting| setting.name.contains("synchronous")), "{:?}", results.durability);
+    let (from_answer, from_commit) = (results.visible.unwrap(), results.visible_from_commit.unwrap());
+    assert!(from_answer.p99_micros > 0 && from_commit.p99_micros > 0);
 }
 
 #[test]
@@ -229,8 +231,8 @@ fn a_run_whose_history_is_full_ends_there_and_verifies_all_that_was_answered() {
         "{:?}",
         results.verdict
     );
-    // 84 bytes each, and 200 for the one stream in the history of each of the 64 callers.
-    let room = (1_000_000 - 64 * 200) / 84;
+    // 92 bytes each, and 200 for the one stream in the history of each of the 64 callers.
+    let room = (1_000_000 - 64 * 200) / 92;
     assert!(verification.passed() && verification.commands >= room, "{verification:?}");
 }
 
@@ -266,7 +268,7 @@ fn what_makes_no_sense_is_refused_with_a_message_that_says_why() {
     let nobody = "http://127.0.0.1:1";
     std::fs::write(folder.path().join("idle.json"), r#"{"essaim_load_format": 1}"#).unwrap();
     std::fs::write(folder.path().join("half.json"), r#"{"essaim_load_format": 1, "totals": {"answ"#).unwrap();
-    let table: [(&[&str], i32, &str); 23] = [
+    let table: [(&[&str], i32, &str); 33] = [
         (&["--workload", "nonsense"], 2, "invalid value 'nonsense'"),
         (&["--rate", "0"], 2, "a rate of zero sends nothing"),
         (&["--rate", "fast"], 2, "is no rate"),
@@ -286,7 +288,17 @@ fn what_makes_no_sense_is_refused_with_a_message_that_says_why() {
         (&["--url", nobody, "--workload", "hot"], 2, "over HTTP there are payments, mixed, cold"),
         (&["--url", nobody, "--database", "sqlite://a.db"], 2, "leave --database out"),
         (&["--database", "mysql://host/a"], 3, "sqlite:// or postgres://"),
+        (&["--database", "a.db"], 3, "the address of a database must begin with sqlite:// or postgres://"),
+        (&["--url", "127.0.0.1:7700"], 2, "is not of the form http://HOST:PORT"),
         (&["--report", "no/such/folder.html"], 2, "there is no such folder"),
+        (&["--report", "."], 2, "it is a folder"),
+        (&["--report", "/proc/report.html"], 2, "/proc/report.html cannot be written"),
+        (&["--skew", "1.1"], 2, "--skew does nothing in the workload payments; it is for hot"),
+        (&["--reads", "90%", "--workload", "cold"], 2, "it is for mixed"),
+        (&["--events", "9", "--workload", "spread"], 2, "it is for long-streams, rebuild"),
+        (&["--refusals", "1%", "--workload", "hot"], 2, "it is for payments, mixed"),
+        (&["--aggregates", "9", "--workload", "hot"], 2, "--aggregates needs --skew"),
+        (&["--embedded", "--kill-every", "1s"], 2, "cannot be used with"),
         (&["--baseline", "missing.json"], 2, "missing.json cannot be read"),
         (&["--baseline", "half.json"], 2, "half.json: this is no result of"),
         (&["--baseline", "idle.json"], 2, "idle.json: nothing was answered in that run"),
@@ -360,6 +372,26 @@ async fn a_target_that_dies_half_way_ends_the_run_with_a_report_of_what_there_is
     let shown = text(&output.stdout);
     assert!(shown.contains("the target went away after") && shown.contains("verdict    FAILED"), "{shown}");
     assert!(std::fs::read_to_string(folder.path().join("r.html")).unwrap().trim_end().ends_with("</html>"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_dies_while_it_is_filled_ends_the_run_before_anything_is_measured() {
+    let (folder, data) = (folder(), folder());
+    let daemon = Daemon::start(&database_in(&data)).await;
+    let cold = ["--url", &daemon.address(), "--workload", "cold", "--aggregates", "1000000"];
+    let mut child = started(load(folder.path(), &cold));
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut said = String::new();
+    stderr.read_line(&mut said).unwrap();
+    assert_eq!(said, "filling\n");
+
+    drop(daemon);
+    let output = ended(child).await;
+
+    stderr.read_to_string(&mut said).unwrap();
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(1), ""), "{said}");
+    assert!(said.contains("the target went away while filling; nothing was measured"), "{said}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "no report of a run that never was");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

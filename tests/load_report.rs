@@ -207,6 +207,7 @@ fn run(per_second: f64, slowness: f64) -> Results {
         kinds: kinds(&totals),
         totals,
         visible: Some(latency(0.3 * slowness)),
+        visible_from_commit: Some(latency(0.4 * slowness)),
         percentiles: percentiles(slowness),
         retries: BTreeMap::from([("unreachable".into(), 96)]),
         refusals: BTreeMap::from([("not_pending".into(), 812), ("already_completed".into(), 388)]),

@@ -1,11 +1,13 @@
 //! This file wraps every request: a span with its correlation id, counts, limits, headers that each answer carries,
 //! and the end of endless answers when the daemon drains.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use tokio::time::Instant;
@@ -25,12 +27,11 @@ pub(crate) fn wrap(routes: Router, config: &Config, draining: CancellationToken)
         .layer(DefaultBodyLimit::max(config.max_body_bytes.count()))
         .layer(RequestBodyTimeoutLayer::new(config.request_body_timeout_seconds.seconds()))
         .layer(CatchPanicLayer::custom(|_| defect()))
-        .layer(from_fn_with_state(draining, end_with_the_daemon))
-        .layer(from_fn(observe))
+        .layer(from_fn_with_state(Arc::new(draining), observe))
 }
 
 /// One span a request. The correlation id is the one the request brings; whoever knows a better one records it.
-async fn observe(request: Request, next: Next) -> Response {
+async fn observe(State(draining): State<Arc<CancellationToken>>, request: Request, next: Next) -> Response {
     let count = RequestCount::begin();
     let started = Instant::now();
     let method = request.method().clone();
@@ -41,7 +42,8 @@ async fn observe(request: Request, next: Next) -> Response {
     if let Ok(Some(id)) = correlation_id(request.headers()) {
         span.record("correlation_id", field::display(id));
     }
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let response = next.run(request).instrument(span.clone()).await;
+    let mut response = ending_with_the_daemon(response, &draining);
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     log_answer(&span, response.status(), started);
@@ -59,13 +61,13 @@ fn log_answer(span: &Span, status: StatusCode, started: Instant) {
 }
 
 /// A follower of the log would keep its connection open beyond every deadline; it resumes with `Last-Event-ID`.
-async fn end_with_the_daemon(State(draining): State<CancellationToken>, request: Request, next: Next) -> Response {
-    let response = next.run(request).await;
+fn ending_with_the_daemon(response: Response, draining: &CancellationToken) -> Response {
     let content_type = response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     if !content_type.is_some_and(|value| value.starts_with(b"text/event-stream")) {
         return response;
     }
-    response.map(|body| Body::from_stream(body.into_data_stream().take_until(draining.cancelled_owned())))
+    let drained = draining.clone().cancelled_owned();
+    response.map(|body| Body::from_stream(body.into_data_stream().take_until(drained)))
 }
 
 /// The panic's own words go to the log by the hook, not to the client.
@@ -141,8 +143,8 @@ mod tests {
             let body = Body::from_stream(futures::stream::pending::<Result<&str, std::io::Error>>());
             ([(header::CONTENT_TYPE, "text/event-stream")], body)
         };
-        let router =
-            Router::new().route("/", get(endless)).layer(from_fn_with_state(draining.clone(), end_with_the_daemon));
+        let shared = Arc::new(draining.clone());
+        let router = Router::new().route("/", get(endless)).layer(from_fn_with_state(shared, observe));
         let response = router.oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
 
         draining.cancel();

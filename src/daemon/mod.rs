@@ -44,6 +44,7 @@ mod synchronisers;
 mod users;
 mod verify;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::Request;
@@ -84,14 +85,15 @@ impl AppState {
 pub fn router(state: AppState) -> axum::Router {
     let (routes, document) = documented();
     let authentication = state.authentication.clone();
-    let engine = state.engine.clone();
+    // A layer's state is cloned many times a request, so that it is one pointer.
+    let shared = Arc::new(state.clone());
     routes
-        .with_state(state.clone())
-        .layer(from_fn_with_state(engine, log_identity::name_the_log))
+        .with_state(state)
+        .layer(from_fn_with_state(Arc::clone(&shared), log_identity::name_the_log))
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
         .fallback(pages::unknown_route)
         .method_not_allowed_fallback(pages::unknown_method)
-        .layer(from_fn_with_state(state, users::waiting::wait_when_told))
+        .layer(from_fn_with_state(shared, users::waiting::wait_when_told))
         .layer(from_fn_with_state(authentication, auth::guard))
         .layer(from_fn(correlated))
 }

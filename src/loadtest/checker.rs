@@ -5,6 +5,7 @@
 //! finding      everything that can be amiss
 //! sequence     positions and versions without holes
 //! commands     each acknowledged command exactly once, as acknowledged; refused ones absent
+//! contents     events say what their command decides
 //! order        a command that began after another's answer has the higher version
 //! reads        no read older than the position it was answered at
 //! read_models  rows equal to the fold of the log
@@ -20,6 +21,7 @@ use crate::loadtest::results;
 use crate::stream::{GlobalPosition, StreamId, Version};
 
 mod commands;
+mod contents;
 pub mod finding;
 mod order;
 pub mod read_models;
@@ -28,6 +30,7 @@ mod sequence;
 #[cfg(test)]
 mod tests;
 
+pub use contents::Contents;
 pub use finding::{Finding, Findings, Sent};
 
 use commands::Commands;
@@ -49,6 +52,8 @@ pub struct LoggedEvent {
     pub command: CommandId,
     /// When it was recorded.
     pub recorded_at: DateTime<Utc>,
+    /// What it says.
+    pub contents: Contents,
 }
 
 impl From<&RecordedEvent> for LoggedEvent {
@@ -60,6 +65,7 @@ impl From<&RecordedEvent> for LoggedEvent {
             version: event.version,
             command: event.metadata.command_id,
             recorded_at: event.recorded_at,
+            contents: Contents::of(&event.event_type, &event.json),
         }
     }
 }
@@ -131,6 +137,7 @@ impl<'h> Checker<'h> {
         self.reads.answered_beyond(head, &mut self.findings);
         self.reads.ahead_of_log(&self.versions, &mut self.findings);
         self.check_sequences(head);
+        self.commands.conclude(&mut self.findings);
         self.commands.check_absent(&self.versions, &mut self.findings);
         order::check(self.history, &self.commands, &mut self.findings);
         Checked {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use reqwest::header::HeaderValue;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +32,10 @@ const CALLERS: usize = 64;
 const OPEN_CALLERS: usize = 2_048;
 /// Where a search for the peak begins.
 const FIRST_RATE: f64 = 500.0;
+/// The share of commands that must be refused when none is asked for.
+const REFUSALS: f64 = 0.05;
+/// The share of reads among mixed operations when none is asked for.
+const READS: f64 = 0.5;
 /// How long each rate is tried when no duration is asked for.
 const STEP: Duration = Duration::from_secs(3);
 
@@ -39,7 +44,7 @@ const STEP: Duration = Duration::from_secs(3);
 #[command(after_help = EXAMPLES)]
 pub struct Flags {
     /// Run an engine in this process; the default when there is no --url
-    #[arg(long, conflicts_with = "url")]
+    #[arg(long, conflicts_with_all = ["url", "kill_every"])]
     embedded: bool,
     /// Load the daemon that runs at this address, e.g. http://127.0.0.1:7700
     #[arg(long, value_name = "URL")]
@@ -69,12 +74,12 @@ pub struct Flags {
     /// Makes the workload's choices; the same seed makes the same ones
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// The share of commands that must be refused
-    #[arg(long, value_name = "SHARE", default_value = "5%", value_parser = quantity::share)]
-    refusals: f64,
-    /// The share of reads in the workload `mixed`
-    #[arg(long, value_name = "SHARE", default_value = "50%", value_parser = quantity::share)]
-    reads: f64,
+    /// The share of commands that must be refused, in `payments` and `mixed` [default: 5%]
+    #[arg(long, value_name = "SHARE", value_parser = quantity::share)]
+    refusals: Option<f64>,
+    /// The share of reads in the workload `mixed` [default: 50%]
+    #[arg(long, value_name = "SHARE", value_parser = quantity::share)]
+    reads: Option<f64>,
     /// How many aggregates there are, where the workload has a population [default: as the workload needs]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     aggregates: Option<u64>,
@@ -130,6 +135,7 @@ Examples:
   essaim load --rate 500 --arrivals poisson --require 'p99<20ms' --require 'errors=0'
   essaim load --find-peak 10ms --database postgres://localhost/empty
   essaim load --url http://127.0.0.1:7700 --workload mixed --allow-existing
+  essaim load --url https://payments.example --token-file token    for a daemon that asks for tokens
   essaim load --kill-every 2s --duration 20s          with kill -9 and restarts
   essaim load --output json > before.json; essaim load --baseline before.json
 
@@ -192,6 +198,8 @@ pub struct Surroundings {
     pub allow_weak_durability: bool,
     /// The configuration of a daemon of its own, as flags.
     pub daemon_flags: Vec<String>,
+    /// What a daemon is sent with every request, for one that asks for bearer tokens.
+    pub bearer: Option<HeaderValue>,
 }
 
 /// Does what was asked for.
@@ -222,14 +230,17 @@ async fn load_until(flags: Flags, surroundings: Surroundings, interrupt: Cancell
     let mut outcome = ran?;
     let (began, slices) = (outcome.started_at, outcome.slices.take());
     let results = summary::results(outcome, flags.settings(&plan, &setup), &flags.require);
+    let mut written = Ok(());
     if let (Some(path), Some(slices)) = (&flags.hdr_log, slices) {
-        let written = hdr_log::text(began, &slices).and_then(|text| write_whole(path, &text));
-        written.map_err(unwritable(path))?;
+        let log = hdr_log::text(began, &slices).and_then(|text| write_whole(path, &text));
+        written = log.map_err(unwritable(path));
     }
     if let Some(path) = flags.report() {
-        write_report(path, &results, baseline.as_ref()).map_err(unwritable(path))?;
+        written = written.and(write_report(path, &results, baseline.as_ref()).map_err(unwritable(path)));
     }
-    flags.show(&results, baseline.as_ref())
+    // What was measured is told also when a file cannot be written.
+    let told = flags.show(&results, baseline.as_ref(), written.is_ok());
+    written.and(told)
 }
 
 fn unwritable(path: &Path) -> impl FnOnce(std::io::Error) -> LoadError {
@@ -278,7 +289,36 @@ pub(crate) struct Wanted {
 }
 
 impl Flags {
+    /// Whether a daemon is loaded, which may ask for tokens: a running one, or one of its own.
+    pub fn is_over_http(&self) -> bool {
+        self.url.is_some() || self.kill_every.is_some()
+    }
+
+    /// A flag that does nothing for a workload was meant for another one.
+    fn check_workload(&self) -> Result<(), LoadError> {
+        use WorkloadName::{Cold, Hot, LongStreams, Mixed, Payments, Rebuild, Spread};
+        let meant: [(&str, bool, &[WorkloadName]); 5] = [
+            ("--refusals", self.refusals.is_some(), &[Payments, Mixed]),
+            ("--reads", self.reads.is_some(), &[Mixed]),
+            ("--aggregates", self.aggregates.is_some(), &[Cold, Spread, Hot, Rebuild]),
+            ("--events", self.events.is_some(), &[LongStreams, Rebuild]),
+            ("--skew", self.skew.is_some(), &[Hot]),
+        ];
+        for (flag, is_given, workloads) in meant {
+            if is_given && !workloads.contains(&self.workload) {
+                let names = workloads.iter().map(|workload| workload.name()).collect::<Vec<_>>().join(", ");
+                let what = format!("{flag} does nothing in the workload {}; it is for {names}", self.workload.name());
+                return Err(LoadError::Usage(what));
+            }
+        }
+        if self.workload == Hot && self.aggregates.is_some() && self.skew.is_none() {
+            return Err(LoadError::Usage("--aggregates needs --skew in the workload hot, which else has one".into()));
+        }
+        Ok(())
+    }
+
     fn plan(&self) -> Result<Plan, LoadError> {
+        self.check_workload()?;
         if self.find_peak.is_some() && self.kill_every.is_some() {
             return Err(LoadError::Usage(
                 "--find-peak and --kill-every do not go together: no rate holds its limit over a restart; find the \
@@ -310,7 +350,7 @@ impl Flags {
             duration: self.duration.unwrap_or(default),
             seed: self.seed,
             verify: self.verify,
-            is_kept: self.idempotent || self.url.is_some() || self.kill_every.is_some(),
+            is_kept: self.idempotent || self.is_over_http(),
             allow_existing: self.allow_existing,
             history_megabytes: self.history_mb,
             keeps_slices: self.hdr_log.is_some(),
@@ -321,9 +361,13 @@ impl Flags {
     fn check_folders(&self) -> Result<(), LoadError> {
         for path in self.report().into_iter().chain(self.hdr_log.as_deref()) {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            if !folder.is_dir() || path.is_dir() {
-                return Err(LoadError::Usage(format!("{} cannot be written: there is no such folder", path.display())));
-            }
+            let unwritable = match tempfile::tempfile_in(folder) {
+                Ok(_) if path.is_dir() => "it is a folder".to_owned(),
+                Ok(_) => continue,
+                Err(_) if !folder.is_dir() => "there is no such folder".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            return Err(LoadError::Usage(format!("{} cannot be written: {unwritable}", path.display())));
         }
         Ok(())
     }
@@ -337,8 +381,8 @@ impl Flags {
             url: self.url.clone(),
             workload: self.workload,
             callers: plan.schedule.callers(),
-            refusals: self.refusals,
-            reads: self.reads,
+            refusals: self.refusals.unwrap_or(REFUSALS),
+            reads: self.reads.unwrap_or(READS),
             aggregates: self.aggregates,
             events: self.events,
             skew: self.skew,
@@ -350,10 +394,10 @@ impl Flags {
         let other = |name: &str, value: String| Setting { name: name.to_owned(), value };
         let mut others = vec![other("idempotency_keys", plan.is_kept.to_string())];
         if matches!(self.workload, WorkloadName::Payments | WorkloadName::Mixed) {
-            others.push(other("refusals", format!("{}%", self.refusals * 100.0)));
+            others.push(other("refusals", format!("{}%", self.refusals.unwrap_or(REFUSALS) * 100.0)));
         }
         if self.workload == WorkloadName::Mixed {
-            others.push(other("reads", format!("{}%", self.reads * 100.0)));
+            others.push(other("reads", format!("{}%", self.reads.unwrap_or(READS) * 100.0)));
         }
         others.extend(setup.others.iter().cloned());
         Settings {
@@ -372,11 +416,11 @@ impl Flags {
         }
     }
 
-    fn show(&self, results: &Results, baseline: Option<&Results>) -> Result<(), LoadError> {
+    fn show(&self, results: &Results, baseline: Option<&Results>, is_written: bool) -> Result<(), LoadError> {
         match self.output {
             Output::Table => {
                 output::print(&output::table(results, baseline))?;
-                if let Some(path) = self.report() {
+                if let Some(path) = self.report().filter(|_| is_written) {
                     output::print(&format!("report     {}\n", path.display()))?;
                 }
             }

@@ -24,7 +24,7 @@ pub enum LoadError {
         /// How many.
         events: u64,
     },
-    /// The target cannot be reached, or is none.
+    /// The target cannot be reached, is none, or lets nobody in who brings no better token.
     #[error(transparent)]
     Target(#[from] TargetError),
     /// The daemon of the harness's own ended instead of serving.

@@ -1,6 +1,6 @@
 //! This file is what a run remembers of every command and read, for the checker to hold against the log.
 //!
-//! A run makes millions of entries, so each is packed: 48 bytes a command, 40 a read; streams, kinds and refusal codes
+//! A run makes millions of entries, so each is packed: 56 bytes a command, 40 a read; streams, kinds and refusal codes
 //! are kept once. Every worker fills a history of its own, without locks; they are joined with [`History::absorb`].
 //! What all of them take together is bounded by a [`HistoryRoom`].
 
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::checker::Contents;
 use crate::event::CommandId;
 use crate::stream::{GlobalPosition, StreamId, Version};
 
@@ -28,6 +29,8 @@ pub struct CommandRecord {
     pub answered: Duration,
     /// How it ended.
     pub ending: Ending,
+    /// What its events must say, if it has some and that was told.
+    pub contents: Option<Contents>,
 }
 
 /// How a command ended, as far as its caller knows.
@@ -149,6 +152,7 @@ pub(super) struct PackedCommand {
     pub(super) command: CommandId,
     pub(super) begun_nanos: u64,
     pub(super) position: u64,
+    pub(super) contents: Option<Contents>,
     took_micros: u32,
     pub(super) stream: u32,
     pub(super) version: u32,
@@ -210,6 +214,7 @@ impl History {
             command: record.command,
             begun_nanos: nanos(record.begun),
             position: position.0,
+            contents: record.contents,
             took_micros: took_micros(record.begun, record.answered),
             stream,
             version: u32::try_from(version.0).unwrap_or(u32::MAX),
@@ -326,6 +331,7 @@ impl History {
                 EndingKind::NotExecuted => Ending::NotExecuted,
                 EndingKind::Unknown => Ending::Unknown,
             },
+            contents: packed.contents,
         }
     }
 
@@ -382,7 +388,8 @@ mod tests {
     fn command(number: u128, key: &str, kind: &'static str, ending: Ending) -> CommandRecord {
         let (begun, answered) = (Duration::from_micros(5), Duration::from_micros(105));
         let (command, stream) = (CommandId(Uuid::from_u128(number)), StreamId::new("till", key));
-        CommandRecord { command, stream, kind, begun, answered, ending }
+        let contents = Some(Contents::of(kind, key));
+        CommandRecord { command, stream, kind, begun, answered, ending, contents }
     }
 
     fn refused(code: &str) -> Ending {
@@ -437,6 +444,6 @@ mod tests {
 
     #[test]
     fn entries_are_as_small_as_the_module_says() {
-        assert_eq!((size_of::<PackedCommand>(), size_of::<PackedRead>()), (48, 40));
+        assert_eq!((size_of::<PackedCommand>(), size_of::<PackedRead>()), (56, 40));
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::workload::Failed;
+use crate::stream::GlobalPosition;
 
 /// From here on an operation counts as begun late: far above what the pacer's sleep may take too long.
 pub(crate) const LATE: Duration = Duration::from_millis(5);
@@ -35,6 +36,8 @@ pub(crate) struct Tallies {
     pub(crate) kinds: BTreeMap<&'static str, Tally>,
     /// From a command's answer to its being visible in the read models.
     pub(crate) visible: Latencies,
+    /// From a commit to its being visible in the read models.
+    pub(crate) visible_from_commit: Latencies,
     /// Attempts of unknown outcome that were made again, by class.
     pub(crate) retries: BTreeMap<&'static str, u64>,
     /// Operations that began more than [`LATE`] after their moment.
@@ -70,7 +73,8 @@ pub(crate) struct Errors {
 impl Default for Tallies {
     fn default() -> Self {
         let (kinds, retries) = (BTreeMap::new(), BTreeMap::new());
-        Self { kinds, visible: latencies(), retries, late: 0, max_delay: Duration::ZERO }
+        let (visible, visible_from_commit) = (latencies(), latencies());
+        Self { kinds, visible, visible_from_commit, retries, late: 0, max_delay: Duration::ZERO }
     }
 }
 
@@ -88,6 +92,7 @@ impl Tallies {
             self.kinds.entry(kind).or_default().add(tally);
         }
         add(&mut self.visible, &other.visible);
+        add(&mut self.visible_from_commit, &other.visible_from_commit);
         for (class, count) in &other.retries {
             *self.retries.entry(class).or_default() += count;
         }
@@ -184,6 +189,11 @@ impl Measures {
     /// A command's events are in the read models, so long after its answer.
     pub(crate) fn became_visible(&self, caller: u64, after: Duration) {
         self.note(caller, |tallies| record(&mut tallies.visible, after));
+    }
+
+    /// The commit that ends here is in the read models, so long after it returned.
+    pub(crate) fn commit_became_visible(&self, position: GlobalPosition, after: Duration) {
+        self.note(position.0, |tallies| record(&mut tallies.visible_from_commit, after));
     }
 
     /// An attempt ended without anyone knowing how, and is made again.

@@ -121,9 +121,14 @@ fn notes(results: &Results, baseline: Option<&Results>) -> Vec<String> {
         notes.push(format!("refusals   {} (as they should be)", counted(&mut results.refusals.iter())));
     }
     notes.extend(events_note(results));
-    if let Some(visible) = results.visible {
-        let (p50, p99) = (micros(visible.p50_micros), micros(visible.p99_micros));
-        notes.push(format!("visible    in the read model {p50} (p50), {p99} (p99) after the answer"));
+    let since = [("answer", results.visible), ("commit", results.visible_from_commit)];
+    let since = since.into_iter().filter_map(|(what, visible)| Some((what, visible?)));
+    let since = since.map(|(what, visible)| {
+        format!("{} (p50), {} (p99) after the {what}", micros(visible.p50_micros), micros(visible.p99_micros))
+    });
+    let since = since.collect::<Vec<_>>();
+    if !since.is_empty() {
+        notes.push(format!("visible    in the read model {}", since.join("; ")));
     }
     notes.extend(machine_note(results));
     notes.extend(durability_note(results));

@@ -39,8 +39,10 @@ pub struct Results {
     pub totals: Figures,
     /// The whole measurement for each kind of command or read, e.g. `authorize`.
     pub kinds: BTreeMap<String, Figures>,
-    /// From commit to visible in the hot read model, where it was measured.
+    /// From a caller's answer to visible in the hot read model, where it was measured.
     pub visible: Option<Latency>,
+    /// From the moment the store's commit returned to visible in the hot read model, where the engine is in this process.
+    pub visible_from_commit: Option<Latency>,
     /// The latency of all commands for the percentile plot, rising.
     pub percentiles: Vec<Percentile>,
     /// How many commands were refused, by code. These are answers, not errors.
@@ -316,6 +318,7 @@ mod tests {
             kinds: [("create".to_owned(), figures.clone())].into(),
             totals: figures,
             visible: Some(latency),
+            visible_from_commit: Some(latency),
             percentiles: vec![Percentile { quantile: 0.999, micros: 4, count: 6 }],
             refusals: [("not_pending".to_owned(), 1)].into(),
             retries: [("timeout".to_owned(), 2)].into(),

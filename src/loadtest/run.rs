@@ -82,7 +82,7 @@ impl Default for Plan {
     }
 }
 
-/// Room for the answers of some fifteen million commands on a million aggregates.
+/// Room for the answers of some fourteen million commands on a million aggregates.
 pub(crate) const HISTORY_MEGABYTES: u64 = 1_500;
 
 /// What a run is about.
@@ -136,6 +136,9 @@ pub(crate) async fn run(
     let about = target.about().await;
     let room = if plan.verify { HistoryRoom::of(plan.history_megabytes) } else { HistoryRoom::none() };
     let session = Session::new(workload, Arc::clone(&target), seeds, plan.is_kept, room);
+    // It ends with the set, and that with the run.
+    let mut timing = JoinSet::new();
+    timing.spawn(time_commits(Arc::clone(&session)));
     fill(&session, progress, &interrupt).await?;
     let started_at = SystemClock.now();
     let mut observer = Observer::new(&session, progress, interrupt.clone(), plan.keeps_slices);
@@ -154,8 +157,8 @@ pub(crate) async fn run(
     let abandoned = session.in_flight.load(Ordering::Relaxed);
     let verification = match &cut {
         _ if !plan.verify => None,
-        Some(Cut::Gone(why)) => {
-            Some(Verification { incomplete: Some(format!("the target is gone: {why}")), ..Verification::default() })
+        Some(Cut::Gone(_)) => {
+            Some(Verification { incomplete: Some("the target is gone".to_owned()), ..Verification::default() })
         }
         _ => {
             progress.phase("holding every answer against the log");
@@ -163,6 +166,13 @@ pub(crate) async fn run(
         }
     };
     Ok(Outcome { started_at, restarts, measured, intervals, slices, cut, abandoned, verification, about })
+}
+
+/// Takes the time from commits to the read models, where the target can tell.
+async fn time_commits(session: Arc<Session>) {
+    let counting = Arc::clone(&session);
+    let visible = move |position, after| counting.measures.commit_became_visible(position, after);
+    session.target.time_commits(Arc::new(visible)).await;
 }
 
 /// Who needs an empty log has it to itself.
@@ -202,6 +212,7 @@ impl Killer {
 /// Looks whether the target is there, and empty where it must be; how far its log is.
 async fn begin(plan: &Plan, target: &dyn Target) -> Result<GlobalPosition, LoadError> {
     target.probe().await?;
+    target.admits().await?;
     let head = target.head().await?;
     if head > GlobalPosition::START && !plan.allow_existing {
         return Err(LoadError::NotEmpty { database: target.describe(), events: head.0 });
@@ -225,6 +236,9 @@ async fn fill(session: &Arc<Session>, progress: &Progress, interrupt: &Cancellat
         megabytes = session.room.full() => return Err(LoadError::Failed(format!(
             "the history of all answers reached its {megabytes} MB while filling; nothing was measured: raise \
              --history-mb, or leave it out with --verify=false"
+        ))),
+        why = session.target.gone() => return Err(LoadError::Failed(format!(
+            "the target went away while filling; nothing was measured: {why}"
         ))),
         filled = fillers.join_next() => filled,
     } {

@@ -37,6 +37,8 @@ pub(crate) struct Session {
     pub(crate) seeds: Seeds,
     /// Whether commands bring a key under which their outcome is kept.
     pub(crate) is_kept: bool,
+    /// Whose keys they are.
+    principal: Arc<str>,
     /// For what is remembered for the checker.
     pub(crate) room: HistoryRoom,
     callers: AtomicU64,
@@ -68,6 +70,7 @@ impl Session {
     ) -> Arc<Self> {
         Arc::new(Self {
             workload,
+            principal: target.principal().into(),
             target,
             measures: Measures::new(),
             started: Instant::now(),
@@ -108,9 +111,10 @@ impl Session {
         self.history.lock().unwrap_or_else(PoisonError::into_inner).absorb(history);
     }
 
-    /// The name of a caller's n-th operation, never used before on any log.
-    fn key(&self, number: u64, n: u64) -> String {
-        format!("load-{:016x}-{number}-{n}", self.seeds.names)
+    /// A caller's n-th operation, under a name never used before on any log.
+    fn attempt(&self, number: u64, n: u64) -> Attempt {
+        let key = format!("load-{:016x}-{number}-{n}", self.seeds.names);
+        Attempt::new(Arc::clone(&self.principal), key, self.is_kept)
     }
 
     /// Does the operation, again and again under its key while nobody can say how it ended.
@@ -173,15 +177,10 @@ impl Session {
         let (begun, answered) = (times.begun - self.started, times.answered - self.started);
         match operation.effect {
             Effect::Command { stream, events, .. } => {
-                let (command, kind) = (attempt.command_id(), operation.kind);
-                history.command(CommandRecord {
-                    command,
-                    stream,
-                    kind,
-                    begun,
-                    answered,
-                    ending: ending_of(answer, events),
-                });
+                let (command, kind, ending) = (attempt.command_id(), operation.kind, ending_of(answer, events));
+                let has_events = matches!(ending, Ending::Acknowledged { .. } | Ending::Unknown);
+                let contents = operation.contents.filter(|_| has_events).map(|contents| contents());
+                history.command(CommandRecord { command, stream, kind, begun, answered, ending, contents });
             }
             Effect::Read { stream, at_least: token } => {
                 if let Answer::Seen { position, version } = answer {
@@ -256,7 +255,7 @@ impl Worker {
             moment
         });
         let session = &self.session;
-        let attempt = Attempt::new(session.key(self.number, self.begun), session.is_kept);
+        let attempt = session.attempt(self.number, self.begun);
         session.in_flight.fetch_add(1, Ordering::Relaxed);
         let answer = session.insist(self.number, &operation, &attempt).await;
         session.in_flight.fetch_sub(1, Ordering::Relaxed);
@@ -318,7 +317,7 @@ impl Filler {
 
     async fn insist(&mut self, operation: Operation) -> Result<(), Failed> {
         loop {
-            let attempt = Attempt::new(self.session.key(self.number, self.begun), self.session.is_kept);
+            let attempt = self.session.attempt(self.number, self.begun);
             self.begun += 1;
             let begun = Instant::now();
             let answer = self.session.insist(self.number, &operation, &attempt).await;
@@ -506,7 +505,7 @@ mod tests {
             operate(&session, command(vec![done()]).0).await;
         }
 
-        // 10,000 commands of at least 84 bytes, each in a history of its own that names its stream anew.
+        // 10,000 commands of at least 92 bytes, each in a history of its own that names its stream anew.
         assert_eq!(session.room.full().await, 1);
         assert_eq!(session.take_history().command_count(), answers);
     }

@@ -13,8 +13,8 @@ use super::error::LoadError;
 use super::meter::workloads::{LongStreams, Names, Readings, Rebuild};
 use super::meter::{Meter, MeterTotals};
 use super::results::Setting;
-use super::target::embedded::Embedded;
-use super::target::http::Http;
+use super::target::embedded::{Embedded, commits};
+use super::target::http::{Bearer, Http};
 use super::target::{Payments, Target};
 use super::workload::Workload;
 use super::workload::cold::Cold;
@@ -66,7 +66,7 @@ impl Setup {
                 Err(LoadError::Usage("--url names a daemon, which has its own database: leave --database out".into()))
             }
             (Some(url), _) => {
-                let http = Http::new(url, wanted.callers).map_err(LoadError::Usage)?;
+                let http = Http::new(url, wanted.callers, bearer(&surroundings)?).map_err(LoadError::Usage)?;
                 over_http(wanted, http)
             }
             (None, Some(every)) => own_daemon(wanted, surroundings, every).await,
@@ -103,10 +103,10 @@ fn over_http(wanted: &Wanted, http: Http) -> Result<Setup, LoadError> {
 }
 
 async fn own_daemon(wanted: &Wanted, surroundings: Surroundings, every: Duration) -> Result<Setup, LoadError> {
-    let folder = temporary_folder()?;
+    let (folder, bearer) = (temporary_folder()?, bearer(&surroundings)?);
     let url = surroundings.database.map_or_else(|| fresh_sqlite(folder.path()), |url| with_absolute_path(&url));
     let daemon = OwnDaemon::start(&url, &surroundings.daemon_flags, folder.path()).await?;
-    let http = Http::new(daemon.address(), wanted.callers).map_err(LoadError::Failed)?;
+    let http = Http::new(daemon.address(), wanted.callers, bearer).map_err(LoadError::Failed)?;
     let setup = over_http(wanted, http)?;
     let options = OpenOptions { read_only: true, allow_weak_durability: true };
     let database = store::open(&url, options).await?.describe();
@@ -126,19 +126,24 @@ async fn embedded(wanted: &Wanted, surroundings: Surroundings) -> Result<Setup, 
     let counted = Counted::install();
     let store = store::open(&url, options).await?;
     let database = store.describe();
+    let (store, commits) = commits::told(store);
     let builder = Engine::builder_shared(store).limits(limits(wanted, surroundings.limits));
     let (workload, target, others): (Arc<dyn Workload>, Arc<dyn Target>, Vec<Setting>) =
         if wanted.workload.is_of_payments() {
             let engine = builder.aggregate::<Payment>().projection(PaymentSummaries).start().await?;
-            let target = Arc::new(Embedded::new(engine, PaymentSummaries, counted));
+            let target = Arc::new(Embedded::new(engine, PaymentSummaries, counted).telling(commits));
             let (workload, others) = payments(wanted, Arc::clone(&target) as Arc<dyn Payments>);
             (workload, target, others)
         } else {
             let engine = builder.aggregate::<Meter>().projection(MeterTotals).start().await?;
             let (workload, others) = meters(wanted, &engine);
-            (workload, Arc::new(Embedded::new(engine, MeterTotals, counted)), others)
+            (workload, Arc::new(Embedded::new(engine, MeterTotals, counted).telling(commits)), others)
         };
     Ok(Setup { workload, target, kind: "embedded", database, others, daemon: None, _folder: folder })
+}
+
+fn bearer(surroundings: &Surroundings) -> Result<Option<Bearer>, LoadError> {
+    surroundings.bearer.clone().map(Bearer::new).transpose().map_err(LoadError::Usage)
 }
 
 fn temporary_folder() -> Result<TempDir, LoadError> {

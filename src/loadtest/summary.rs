@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::machine;
-use super::measure::Tallies;
+use super::measure::{Latencies, Tallies};
 use super::observe::{Cut, figures};
 use super::results::{FORMAT, Latency, Percentile, Results, Setting, Settings, Verdict};
 use super::run::Outcome;
@@ -46,7 +46,8 @@ pub(crate) fn results(outcome: Outcome, mut settings: Settings, requirements: &[
         durability: about.durability.into_iter().map(|(name, value)| Setting { name, value }).collect(),
         intervals,
         kinds: kinds(&tallies, measured.seconds),
-        visible: (!tallies.visible.is_empty()).then(|| Latency::of(&tallies.visible)),
+        visible: measured_times(&tallies.visible),
+        visible_from_commit: measured_times(&tallies.visible_from_commit),
         percentiles: Percentile::of(&total.latencies),
         refusals: total.refusals.clone(),
         retries: tallies.retries.iter().map(|(class, count)| ((*class).to_owned(), *count)).collect(),
@@ -84,6 +85,10 @@ pub(crate) fn results(outcome: Outcome, mut settings: Settings, requirements: &[
     reasons.extend(reasons_of(&results));
     results.verdict = Verdict { passed: reasons.is_empty(), reasons };
     results
+}
+
+fn measured_times(latencies: &Latencies) -> Option<Latency> {
+    (!latencies.is_empty()).then(|| Latency::of(latencies))
 }
 
 fn kinds(tallies: &Tallies, seconds: f64) -> BTreeMap<String, super::results::Figures> {

@@ -5,6 +5,9 @@
 //! Target     how far, how big, how fast; the log, read back   embedded: the store   http: /metrics, /v1/events
 //! ```
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use async_trait::async_trait;
 use uuid::Uuid;
 
@@ -15,6 +18,9 @@ use crate::stream::GlobalPosition;
 
 pub mod embedded;
 pub mod http;
+
+/// Who the harness is to an engine, and to a daemon that it brings no token.
+const ANONYMOUS: &str = "anonymous";
 
 /// Payments, wherever they are.
 #[async_trait]
@@ -87,6 +93,12 @@ pub enum TargetError {
         /// What it was asked, and what came.
         what: String,
     },
+    /// It does not let whoever asks do what a run does.
+    #[error("{what}")]
+    Refused {
+        /// What it was asked, what came, and what it takes to be let in.
+        what: String,
+    },
 }
 
 /// Read models held against the log.
@@ -97,6 +109,9 @@ pub struct ReadModels {
     /// What is amiss with them.
     pub findings: Findings,
 }
+
+/// Takes how long it was from a commit, by its position, until the read models showed it.
+pub type VisibleAfter = Arc<dyn Fn(GlobalPosition, Duration) + Send + Sync>;
 
 /// What a run is against, to be watched and verified.
 #[async_trait]
@@ -109,6 +124,19 @@ pub trait Target: Send + Sync + 'static {
     /// # Errors
     /// [`TargetError::Unreachable`] when nobody does.
     async fn probe(&self) -> Result<(), TargetError>;
+
+    /// Whether it lets the harness do what a run does; asked before the load, and nothing is left of it.
+    ///
+    /// # Errors
+    /// [`TargetError::Refused`] when it does not.
+    async fn admits(&self) -> Result<(), TargetError> {
+        Ok(())
+    }
+
+    /// Who the harness is to it, by whom keys are told apart.
+    fn principal(&self) -> &str {
+        ANONYMOUS
+    }
 
     /// What it tells of itself; a target that cannot be asked tells nothing.
     async fn look(&self) -> Look;
@@ -141,6 +169,10 @@ pub trait Target: Send + Sync + 'static {
     async fn shows(&self, _position: GlobalPosition) -> bool {
         false
     }
+
+    /// Tells, for some commits, how long after the commit itself the read models showed it; as long as it is polled.
+    /// Resolves at once when that cannot be told from here.
+    async fn time_commits(&self, _visible: VisibleAfter) {}
 
     /// Ends what was started for the run.
     async fn close(&self) {}

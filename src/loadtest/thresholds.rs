@@ -26,6 +26,8 @@ enum What {
     Max,
     VisibleP50,
     VisibleP99,
+    CommitVisibleP50,
+    CommitVisibleP99,
     Rate,
     Answered,
     Errors,
@@ -53,7 +55,7 @@ const RELATIONS: [(&str, Relation); 6] = [
     ("=", Relation::Equal),
 ];
 
-const NAMES: [(&str, What); 14] = [
+const NAMES: [(&str, What); 16] = [
     ("mean", What::Mean),
     ("p50", What::P50),
     ("p90", What::P90),
@@ -62,6 +64,8 @@ const NAMES: [(&str, What); 14] = [
     ("max", What::Max),
     ("visible_p50", What::VisibleP50),
     ("visible_p99", What::VisibleP99),
+    ("commit_visible_p50", What::CommitVisibleP50),
+    ("commit_visible_p99", What::CommitVisibleP99),
     ("rate", What::Rate),
     ("answered", What::Answered),
     ("errors", What::Errors),
@@ -72,8 +76,9 @@ const NAMES: [(&str, What); 14] = [
 
 impl What {
     fn is_time(self) -> bool {
-        use What::{Max, Mean, P50, P90, P99, P999, VisibleP50, VisibleP99};
-        matches!(self, Mean | P50 | P90 | P99 | P999 | Max | VisibleP50 | VisibleP99)
+        use What::{CommitVisibleP50, CommitVisibleP99, Max, Mean, P50, P90, P99, P999, VisibleP50, VisibleP99};
+        let is_latency = matches!(self, Mean | P50 | P90 | P99 | P999 | Max);
+        is_latency || matches!(self, VisibleP50 | VisibleP99 | CommitVisibleP50 | CommitVisibleP99)
     }
 
     /// What was measured: times in microseconds; none when it was not measured.
@@ -90,6 +95,8 @@ impl What {
             Self::Max => time(latency.max_micros),
             Self::VisibleP50 => results.visible.map(|visible| visible.p50_micros as f64),
             Self::VisibleP99 => results.visible.map(|visible| visible.p99_micros as f64),
+            Self::CommitVisibleP50 => results.visible_from_commit.map(|visible| visible.p50_micros as f64),
+            Self::CommitVisibleP99 => results.visible_from_commit.map(|visible| visible.p99_micros as f64),
             Self::Rate => Some(totals.per_second),
             Self::Answered => Some(totals.answered as f64),
             Self::Errors => Some(totals.error_count() as f64),

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::checker::Contents;
 use super::random::Random;
 use crate::aggregate::{Aggregate, AggregateId};
 use crate::command::{ExecuteError, NotExecuted, Options, Receipt};
@@ -65,11 +66,15 @@ type Sender = Arc<dyn Fn(Attempt) -> Answering + Send + Sync>;
 /// An answer to come.
 pub type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
+/// What a command's events must say; asked for when it was executed, or may have been.
+type Decided = Arc<dyn Fn() -> Contents + Send + Sync>;
+
 /// One thing that a caller does.
 #[derive(Clone)]
 pub struct Operation {
     pub(crate) kind: &'static str,
     pub(crate) effect: Effect,
+    pub(crate) contents: Option<Decided>,
     pub(crate) send: Sender,
 }
 
@@ -98,14 +103,15 @@ pub enum Expected {
 /// Under which name an operation is sent.
 #[derive(Debug, Clone)]
 pub struct Attempt {
+    principal: Arc<str>,
     key: String,
     is_kept: bool,
 }
 
 impl Attempt {
-    /// The attempt under this key; with `is_kept` its outcome is stored, so that it may be repeated.
-    pub(crate) fn new(key: String, is_kept: bool) -> Self {
-        Self { key, is_kept }
+    /// The attempt of `principal` under this key; with `is_kept` its outcome is stored, so that it may be repeated.
+    pub(crate) fn new(principal: Arc<str>, key: String, is_kept: bool) -> Self {
+        Self { principal, key, is_kept }
     }
 
     /// The key, for an `Idempotency-Key`.
@@ -115,7 +121,7 @@ impl Attempt {
 
     /// The id under which the command stands in the log.
     pub fn command_id(&self) -> CommandId {
-        CommandId::from_key(PRINCIPAL, &self.key)
+        CommandId::from_key(&self.principal, &self.key)
     }
 
     /// For [`Engine::execute_with`].
@@ -128,9 +134,6 @@ impl Attempt {
         }
     }
 }
-
-/// Who the harness is to the engine, and to a daemon without authentication.
-const PRINCIPAL: &str = "anonymous";
 
 /// How an attempt ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -239,6 +242,12 @@ impl Operation {
         self
     }
 
+    /// The same command, whose events are to say this in the log. Without, they are held to their number and places.
+    #[must_use]
+    pub fn deciding(self, contents: impl Fn() -> Contents + Send + Sync + 'static) -> Self {
+        Self { contents: Some(Arc::new(contents)), ..self }
+    }
+
     /// Anything else, answered with [`Answer::Did`]: measured, and not verified.
     pub fn other<F>(kind: &'static str, send: impl Fn(Attempt) -> F + Send + Sync + 'static) -> Self
     where
@@ -251,7 +260,7 @@ impl Operation {
     where
         F: Future<Output = Answer> + Send + 'static,
     {
-        Self { kind, effect, send: Arc::new(move |attempt| Box::pin(send(attempt))) }
+        Self { kind, effect, contents: None, send: Arc::new(move |attempt| Box::pin(send(attempt))) }
     }
 }
 

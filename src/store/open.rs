@@ -22,6 +22,7 @@ pub async fn open(url: &str, options: OpenOptions) -> Result<SharedStore, StoreE
     match scheme {
         "sqlite" => open_sqlite(url, options).await,
         "postgres" | "postgresql" => open_postgres(url, options).await,
+        "" => Err(refused("the address of a database must begin with sqlite:// or postgres://".to_owned())),
         _ => Err(refused(format!(
             "{scheme:?} is no kind of database; the address must begin with sqlite:// or postgres://"
         ))),

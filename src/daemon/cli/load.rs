@@ -2,13 +2,22 @@
 
 use clap::{Arg, Command};
 
+use super::remote::Token;
 use crate::daemon::config::layers::{Layers, documented_keys};
 use crate::daemon::failure::Failure;
 use crate::daemon::logging;
-use crate::loadtest::cli::{Surroundings, load};
+use crate::loadtest::cli::{self as loadtest, Surroundings, load};
 use crate::loadtest::error::LoadError;
 
-pub(super) use crate::loadtest::cli::Flags;
+/// What the harness is asked for, and who asks the daemon that it loads.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+pub(super) struct Flags {
+    #[command(flatten)]
+    harness: loadtest::Flags,
+    #[command(flatten)]
+    token: Token,
+}
 
 /// Says of the configuration's flags what they mean here.
 pub(super) fn with_own_words(command: Command) -> Command {
@@ -28,7 +37,9 @@ pub(super) fn with_own_words(command: Command) -> Command {
 
 /// Runs the harness. The environment, `./essaim.toml` and the database of a configuration file are left out: they are
 /// a daemon's, and its database is not to be loaded by accident.
-pub(super) async fn run(flags: Flags, layers: Layers) -> Result<(), Failure> {
+pub(super) async fn run(Flags { harness, token }: Flags, layers: Layers) -> Result<(), Failure> {
+    // The variable may be set for other commands, and an engine in this process asks for nothing.
+    let bearer = if harness.is_over_http() { token.read()? } else { None };
     let given = layers.flags;
     let of = |key: &str| given.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone());
     let (database, log_level) = (of("database"), of("log_level"));
@@ -42,7 +53,8 @@ pub(super) async fn run(flags: Flags, layers: Layers) -> Result<(), Failure> {
     config.log_level = log_level.unwrap_or_else(|| "warn".to_owned());
     logging::start(&config);
     let (limits, allow_weak_durability) = (config.limits(), config.allow_weak_durability);
-    load(flags, Surroundings { database, limits, allow_weak_durability, daemon_flags }).await.map_err(Failure::from)
+    let surroundings = Surroundings { database, limits, allow_weak_durability, daemon_flags, bearer };
+    load(harness, surroundings).await.map_err(Failure::from)
 }
 
 impl From<LoadError> for Failure {

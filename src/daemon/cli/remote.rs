@@ -30,6 +30,18 @@ pub(super) struct Token {
     token_file: Option<OsString>,
 }
 
+impl Token {
+    /// The value of an `Authorization` header, if there is to be one.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] when the file cannot be read or holds none.
+    pub(super) fn read(&self) -> Result<Option<HeaderValue>, Failure> {
+        // A variable that is set to nothing counts as not set, as everywhere.
+        let file = self.token_file.as_deref().filter(|file| !file.is_empty());
+        file.map(|file| read_token(Path::new(file))).transpose()
+    }
+}
+
 /// A daemon at its address.
 pub(super) struct Remote {
     base: String,
@@ -54,10 +66,7 @@ impl Remote {
     /// As [`Remote::of`].
     pub(super) fn at(url: &str, token: &Token) -> Result<Self, Failure> {
         let base = url.trim_end_matches('/').to_owned();
-        // A variable that is set to nothing counts as not set, as everywhere.
-        let file = token.token_file.as_deref().filter(|file| !file.is_empty());
-        let token = file.map(|file| read_token(Path::new(file))).transpose()?;
-        Ok(Self { base, client: reqwest::Client::new(), principal: None, token })
+        Ok(Self { base, client: reqwest::Client::new(), principal: None, token: token.read()? })
     }
 
     /// The same in somebody's name, which a daemon takes while it asks nobody for a token.

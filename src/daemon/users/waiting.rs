@@ -1,6 +1,7 @@
 //! This file lets a client wait until the identity provider follows its command: `?wait=synced` on the commands of
 //! users. The command is executed and durable before anything is waited for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -25,7 +26,7 @@ const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Passes a command of a user on, and waits behind it when told to: until the provider follows, or the request's
 /// deadline. The answer then has `sync`, and is 202 while that is `pending`.
-pub(crate) async fn wait_when_told(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn wait_when_told(State(state): State<Arc<AppState>>, mut request: Request, next: Next) -> Response {
     let is_command = request.method() != Method::GET && request.uri().path().starts_with("/v1/users");
     let Some(wait) = is_command.then(|| taken_out(request.uri())).flatten() else { return next.run(request).await };
     let (uri, value) = wait;

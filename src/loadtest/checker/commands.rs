@@ -1,4 +1,5 @@
-//! This file holds each command's answer against its events: exactly once, whole, where it was acknowledged, or absent.
+//! This file holds each command's answer against its events: exactly once, whole, where it was acknowledged and with
+//! what it decides, or absent.
 
 use std::ops::Range;
 
@@ -6,7 +7,7 @@ use uuid::Uuid;
 
 use super::finding::{Finding, Findings, Sent};
 use super::sequence::Sequence;
-use super::{LoggedEvent, Tally};
+use super::{Contents, LoggedEvent, Tally};
 use crate::event::CommandId;
 use crate::loadtest::history::{EndingKind, History, PackedCommand};
 use crate::stream::{GlobalPosition, Version};
@@ -21,8 +22,8 @@ pub(super) struct Commands<'h> {
     by_id: Vec<u32>,
     /// At the command's place in the history.
     found: Vec<Found>,
-    /// The place of the last event's command, if it was one of ours.
-    last: Option<usize>,
+    /// The place of the last event's command, if it was one of ours, and what its events side by side say so far.
+    last: Option<(usize, Contents)>,
 }
 
 /// What the log had of one command.
@@ -58,7 +59,12 @@ impl<'h> Commands<'h> {
     /// Looks at an event; whether its command is one of the history's.
     pub(super) fn event(&mut self, event: &LoggedEvent, findings: &mut Findings) -> bool {
         let place = self.place_of(event.command);
-        let previous = std::mem::replace(&mut self.last, place);
+        let previous = self.last.filter(|(previous, _)| Some(*previous) == place);
+        if previous.is_none() {
+            self.conclude(findings);
+        }
+        let said = previous.map_or(event.contents, |(_, said)| said.and(event.contents));
+        self.last = place.map(|place| (place, said));
         let Some(place) = place else { return false };
         let packed = &self.history.packed_commands()[place];
         let found = self.found[place];
@@ -71,11 +77,24 @@ impl<'h> Commands<'h> {
             is_reported: found.is_reported,
         };
         if !found.is_reported {
-            let is_adjacent = is_first || previous == Some(place);
+            let is_adjacent = is_first || previous.is_some();
             let amiss = self.amiss(place, packed, &found, is_adjacent, event);
             self.report(place, amiss, findings);
         }
         true
+    }
+
+    /// Behind the last event of a command: whether they said what it decides. Those of a command that is torn are told
+    /// to be that.
+    pub(super) fn conclude(&mut self, findings: &mut Findings) {
+        let Some((place, said)) = self.last.take() else { return };
+        let (packed, found) = (&self.history.packed_commands()[place], self.found[place]);
+        let is_torn = packed.ending == EndingKind::Acknowledged && found.events < packed.acknowledged_events();
+        if found.is_reported || is_torn || packed.contents.is_none_or(|decided| decided == said) {
+            return;
+        }
+        let amiss = Finding::OtherContents { sent: self.sent(place), first: found.first, last: found.last };
+        self.report(place, Some(amiss), findings);
     }
 
     /// Once the log was read: what should have been there, and what cannot be known to have been.

@@ -50,6 +50,8 @@ pub enum Finding {
     WrongVersion { sent: Sent, acknowledged: Version, found: Version },
     /// Answered at a version that the stream never reached.
     VersionNotReached { sent: Sent, answered: Version, last: Version },
+    /// In the log, and not with what it decides.
+    OtherContents { sent: Sent, first: GlobalPosition, last: GlobalPosition },
     /// In the log on another stream than it was sent to.
     WrongStream { sent: Sent, found: StreamId, position: GlobalPosition },
     /// An event whose command nobody sent.
@@ -107,6 +109,7 @@ impl Finding {
             Self::WrongPosition { .. } => "wrong_position",
             Self::WrongVersion { .. } => "wrong_version",
             Self::VersionNotReached { .. } => "version_not_reached",
+            Self::OtherContents { .. } => "other_contents",
             Self::WrongStream { .. } => "wrong_stream",
             Self::Foreign { .. } => "foreign",
             Self::Forged { .. } => "forged",
@@ -175,6 +178,12 @@ impl fmt::Display for Finding {
             }
             Self::VersionNotReached { sent, answered, last } => {
                 write!(f, "{sent} was answered at version {answered}; in the log the stream ends at version {last}")
+            }
+            Self::OtherContents { sent, first, last } if first == last => {
+                write!(f, "{sent} is in the log at position {first}, where its event does not say what it decides")
+            }
+            Self::OtherContents { sent, first, last } => {
+                write!(f, "{sent} is in the log at {first} to {last}, where its events do not say what it decides")
             }
             Self::WrongStream { sent, found, position } => {
                 write!(f, "{sent} is in the log at position {position}, on stream {found}")

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use super::{MOST_AT_ONCE, Meter, MeterCommand, MeterTotals};
+use super::{MOST_AT_ONCE, Meter, MeterCommand, MeterTotals, NOTE_BYTES};
 use crate::aggregate::{Aggregate, AggregateId};
 use crate::engine::Engine;
+use crate::loadtest::checker::Contents;
 use crate::loadtest::random::{Random, Zipf};
 use crate::loadtest::workload::{Answer, Caller, CallerSeed, Expected, Failed, Operation, Workload};
 use crate::projections::Projection;
@@ -206,7 +207,15 @@ fn filling(
 fn note(kind: &'static str, engine: &Engine, meter: AggregateId<Meter>, random: &mut Random, count: u64) -> Operation {
     let value = i64::try_from(random.below(1_000)).expect("it is below a thousand");
     let events = u16::try_from(count).expect("a command appends at most a thousand");
-    Operation::execute(kind, engine, meter, MeterCommand::Note { value, count }, Expected::Success).leaving(events)
+    let operation = Operation::execute(kind, engine, meter, MeterCommand::Note { value, count }, Expected::Success);
+    operation.leaving(events).deciding(move || noted(value, events))
+}
+
+/// What the log must have of so many readings, spelled out as it is stored.
+fn noted(first: i64, count: u16) -> Contents {
+    let rest = format!(r#","note":"{}"}}"#, "n".repeat(NOTE_BYTES));
+    let reading = |n: u16| Contents::of("ReadingNoted", &format!(r#"{{"value":{}{rest}"#, first + i64::from(n)));
+    (1..count).map(reading).fold(reading(0), Contents::and)
 }
 
 fn size(meters: u64) -> usize {

@@ -83,6 +83,7 @@ fn figures(results: &Results) -> Vec<Figure> {
     let plain = |value: f64| format::number(value);
     let cores = mean(results, |interval| interval.cpu_cores);
     let cpu_micros = cores.filter(|_| totals.per_second > 0.0).map(|cores| cores * 1e6 / totals.per_second);
+    let from_commit = results.visible_from_commit;
     let peak_memory = results.intervals.iter().filter_map(|interval| interval.rss_bytes).max().map(precise);
     vec![
         figure("throughput", Some(totals.per_second), rate, Wanted::More),
@@ -96,6 +97,8 @@ fn figures(results: &Results) -> Vec<Figure> {
         figure("events", Some(precise(totals.events)), plain, Wanted::Neither),
         figure("visible p50", results.visible.map(|it| precise(it.p50_micros)), format::micros, Wanted::Less),
         figure("visible p99", results.visible.map(|it| precise(it.p99_micros)), format::micros, Wanted::Less),
+        figure("commit visible p50", from_commit.map(|it| precise(it.p50_micros)), format::micros, Wanted::Less),
+        figure("commit visible p99", from_commit.map(|it| precise(it.p99_micros)), format::micros, Wanted::Less),
         figure("group commit, mean", mean(results, |interval| interval.group_mean), plain, Wanted::Neither),
         figure("processor, cores", cores, plain, Wanted::Neither),
         figure("processor per answer", cpu_micros, format::micros, Wanted::Less),

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::{About, Look, Payments, ReadModels, Target, TargetError};
+use self::commits::{Commit, Commits};
+use super::{About, Look, Payments, ReadModels, Target, TargetError, VisibleAfter};
 use crate::aggregate::Aggregate;
 use crate::domain::payment::{Payment, PaymentCommand};
 use crate::engine::Engine;
@@ -19,6 +21,8 @@ use crate::projections::payment_summaries::PaymentSummaries;
 use crate::projections::read_model::ReadError;
 use crate::store::{LogFilter, StoreError};
 use crate::stream::{GlobalPosition, Version};
+
+pub(crate) mod commits;
 
 /// Events read back at a time.
 const PAGE: usize = 1_000;
@@ -33,12 +37,19 @@ pub struct Embedded<P> {
     engine: Engine,
     projection: P,
     counted: Option<Arc<Counted>>,
+    commits: Option<Arc<Mutex<Commits>>>,
 }
 
 impl<P: Projection + Clone> Embedded<P> {
     /// This engine, whose commands `projection` shows. The sizes of its group commits are those that `counted` records.
     pub fn new(engine: Engine, projection: P, counted: Option<Arc<Counted>>) -> Self {
-        Self { engine, projection, counted }
+        Self { engine, projection, counted, commits: None }
+    }
+
+    /// The same, whose engine has the store that tells of these commits.
+    #[must_use]
+    pub(crate) fn telling(self, commits: Commits) -> Self {
+        Self { commits: Some(Arc::new(Mutex::new(commits))), ..self }
     }
 
     /// What the log makes of the projection, up to this position.
@@ -136,6 +147,20 @@ impl<P: Projection + Clone> Target for Embedded<P> {
 
     async fn shows(&self, position: GlobalPosition) -> bool {
         self.engine.read_model::<P>().at_least(position).await.is_ok()
+    }
+
+    /// Somebody waits for the position from the moment of the commit on, as a reader would.
+    async fn time_commits(&self, visible: VisibleAfter) {
+        let Some(commits) = &self.commits else { return };
+        let mut commits = commits.lock().await;
+        while let Some(Commit { position, at }) = commits.recv().await {
+            let (target, visible) = (self.clone(), Arc::clone(&visible));
+            tokio::spawn(async move {
+                if target.shows(position).await {
+                    visible(position, at.elapsed());
+                }
+            });
+        }
     }
 
     async fn close(&self) {

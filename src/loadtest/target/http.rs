@@ -6,18 +6,22 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{About, Look, Payments, ReadModels, Target, TargetError};
+use super::{ANONYMOUS, About, Look, Payments, ReadModels, Target, TargetError};
 use crate::domain::payment::PaymentCommand;
 use crate::event::CommandId;
-use crate::loadtest::checker::{Finding, LoggedEvent};
+use crate::loadtest::checker::{Contents, Finding, LoggedEvent};
 use crate::loadtest::results::Setting;
 use crate::loadtest::workload::{Answer, Attempt, Failed};
 use crate::stream::{GlobalPosition, StreamId, Version};
 
+pub use bearer::Bearer;
+
+mod bearer;
 mod exposition;
 
 /// Longer than the daemon takes to decide by default, so that its own answer comes first.
@@ -38,16 +42,18 @@ const CATCH_UP_MS: &str = "60000";
 pub struct Http {
     client: Client,
     base: String,
+    bearer: Option<Bearer>,
 }
 
 impl Http {
-    /// The daemon at this address, e.g. `http://127.0.0.1:7700`, over at most so many idle connections.
+    /// The daemon at this address, e.g. `http://127.0.0.1:7700`, over at most so many idle connections. The token goes
+    /// with every request.
     ///
     /// # Errors
     /// When it is no address of a web server.
-    pub fn new(url: &str, connections: usize) -> Result<Self, String> {
-        let parsed = reqwest::Url::parse(url).map_err(|error| format!("{url:?} is no address: {error}"))?;
-        if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none() {
+    pub fn new(url: &str, connections: usize, bearer: Option<Bearer>) -> Result<Self, String> {
+        let parsed = reqwest::Url::parse(url).ok();
+        if !parsed.is_some_and(|url| matches!(url.scheme(), "http" | "https") && url.host_str().is_some()) {
             return Err(format!("{url:?} is not of the form http://HOST:PORT"));
         }
         let client = Client::builder()
@@ -56,9 +62,10 @@ impl Http {
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(TIMEOUT)
             .tcp_nodelay(true)
+            .default_headers(bearer.as_ref().map(Bearer::headers).unwrap_or_default())
             .build()
             .map_err(|error| format!("no HTTP client: {error}"))?;
-        Ok(Self { client, base: url.trim_end_matches('/').to_owned() })
+        Ok(Self { client, base: url.trim_end_matches('/').to_owned(), bearer })
     }
 
     fn post(&self, id: Uuid, command: PaymentCommand) -> RequestBuilder {
@@ -83,14 +90,38 @@ impl Http {
 
     async fn sent(&self, request: RequestBuilder, path: &str) -> Result<Response, TargetError> {
         let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
-        if answer.status().is_success() {
-            return Ok(answer);
+        if answer.status().is_success() { Ok(answer) } else { Err(self.unsuccessful(answer, path).await) }
+    }
+
+    /// Why there is no success, in the daemon's own words where it has some.
+    async fn unsuccessful(&self, answer: Response, path: &str) -> TargetError {
+        let status = answer.status();
+        let problem: Value = answer.json().await.unwrap_or_default();
+        let detail = problem["detail"].as_str().map(|detail| format!(": {detail}")).unwrap_or_default();
+        let what = format!("{}{path} answers {status}{detail}", self.base);
+        match bearer::advice(status, self.bearer.is_some()) {
+            Some(advice) => TargetError::Refused { what: format!("{what}; {advice}") },
+            None if status == StatusCode::NOT_FOUND => {
+                TargetError::Unexpected { what: format!("{what}: is this a daemon of ours?") }
+            }
+            None => TargetError::Unexpected { what },
         }
-        Err(TargetError::Unexpected { what: format!("{}{path} answers {}", self.base, answer.status()) })
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> TargetError {
         TargetError::Unreachable { what: format!("no answer from {}: {}", self.base, root_of(error)) }
+    }
+
+    /// Whether it is there, and takes the token that it took; tokens do not last for ever.
+    async fn still_admits(&self) -> Result<(), TargetError> {
+        self.probe().await?;
+        if self.bearer.is_none() {
+            return Ok(());
+        }
+        match self.ask("/v1/payments?limit=1", CONNECT_TIMEOUT).await {
+            Err(refused @ TargetError::Refused { .. }) => Err(refused),
+            _ => Ok(()),
+        }
     }
 
     async fn json<T: serde::de::DeserializeOwned>(&self, answer: Response) -> Result<T, TargetError> {
@@ -215,6 +246,25 @@ impl Target for Http {
         self.ask("/livez", CONNECT_TIMEOUT).await.map(drop)
     }
 
+    /// Asks as a reader and as one who writes, who is refused before his empty body is. As an operator it asks anyway,
+    /// how far the log is.
+    async fn admits(&self) -> Result<(), TargetError> {
+        self.ask("/v1/payments?limit=1", TIMEOUT).await?;
+        if self.bearer.is_none() {
+            return Ok(());
+        }
+        let path = "/v1/payments";
+        let nothing = self.client.post(format!("{}{path}", self.base)).json(&json!({}));
+        match self.sent(nothing, path).await {
+            Err(refused @ TargetError::Refused { .. }) => Err(refused),
+            _ => Ok(()),
+        }
+    }
+
+    fn principal(&self) -> &str {
+        self.bearer.as_ref().map_or(ANONYMOUS, Bearer::subject)
+    }
+
     async fn look(&self) -> Look {
         let told = async { self.ask("/metrics", LOOK_TIMEOUT).await.ok()?.text().await.ok() };
         told.await.map(|text| exposition::look(&text)).unwrap_or_default()
@@ -239,6 +289,8 @@ impl Target for Http {
             category: String,
             key: String,
             version: Version,
+            r#type: String,
+            data: Box<RawValue>,
             metadata: Origin,
             recorded_at: DateTime<Utc>,
         }
@@ -255,6 +307,7 @@ impl Target for Http {
             version: item.version,
             command: item.metadata.command_id,
             recorded_at: item.recorded_at,
+            contents: Contents::of(&item.r#type, item.data.get()),
         };
         Ok(page.items.into_iter().map(logged).collect())
     }
@@ -308,8 +361,10 @@ impl Target for Http {
         let mut silent_since = None;
         loop {
             tokio::time::sleep(PROBE_EVERY).await;
-            match self.probe().await {
+            match self.still_admits().await {
                 Ok(()) => silent_since = None,
+                // A token does not become good again.
+                Err(TargetError::Refused { what }) => return what,
                 Err(error) => {
                     let since = *silent_since.get_or_insert_with(Instant::now);
                     if since.elapsed() >= PATIENCE {
@@ -352,7 +407,7 @@ mod tests {
                 stream.write_all(answer.as_bytes()).await.unwrap();
             }
         });
-        Http::new(&url, 1).unwrap()
+        Http::new(&url, 1, None).unwrap()
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
 use uuid::Uuid;
 
 use super::{Answer, Caller, CallerSeed, Expected, Operation, Workload};
@@ -10,6 +11,7 @@ use crate::aggregate::Aggregate;
 use crate::domain::currency::Currency;
 use crate::domain::money::Money;
 use crate::domain::payment::{AuthorizationCode, Payment, PaymentCommand, PaymentMetadata};
+use crate::loadtest::checker::Contents;
 use crate::loadtest::random::Random;
 use crate::loadtest::target::Payments;
 use crate::stream::{GlobalPosition, StreamId};
@@ -151,11 +153,34 @@ pub(crate) fn order(
     command: PaymentCommand,
     expected: Expected,
 ) -> Operation {
-    let target = Arc::clone(target);
-    Operation::command(kind, stream_of(id), expected, move |attempt| {
+    let (target, decided) = (Arc::clone(target), command.clone());
+    let operation = Operation::command(kind, stream_of(id), expected, move |attempt| {
         let (target, command) = (Arc::clone(&target), command.clone());
         async move { target.execute(id, command, &attempt).await }
-    })
+    });
+    operation.deciding(move || contents(&decided))
+}
+
+/// What the log must have of a command. It is spelled out here, so that neither the code that decides nor the one that
+/// encodes has a say in it.
+fn contents(command: &PaymentCommand) -> Contents {
+    match command {
+        PaymentCommand::Create { money, metadata } => {
+            let (amount, currency) = (money.amount(), money.currency().code());
+            let metadata = json!(metadata);
+            let fields = format!(r#"{{"amount":"{amount}","currency":"{currency}","metadata":{metadata}}}"#);
+            Contents::of("PaymentCreated", &fields)
+        }
+        PaymentCommand::Authorize { authorization_code } => {
+            let code = json!(authorization_code.as_str());
+            Contents::of("PaymentAuthorized", &format!(r#"{{"authorization_code":{code}}}"#))
+        }
+        PaymentCommand::Complete => Contents::of("PaymentCompleted", "{}"),
+        PaymentCommand::Cancel { reason } => {
+            let reason = json!(reason);
+            Contents::of("PaymentCancelled", &format!(r#"{{"reason":{reason}}}"#))
+        }
+    }
 }
 
 /// A look at a payment's row that includes this position.

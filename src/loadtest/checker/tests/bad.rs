@@ -2,8 +2,8 @@
 
 use uuid::Uuid;
 
-use super::story::{Story, id, ms, recorded, till};
-use crate::loadtest::checker::{Finding, Others};
+use super::story::{Story, id, ms, recorded, says, till};
+use crate::loadtest::checker::{Contents, Finding, Others};
 use crate::loadtest::history::Ending;
 use crate::stream::{GlobalPosition, Version};
 
@@ -161,6 +161,70 @@ fn two_events_that_were_swapped_between_their_commands_are_found_both() {
         found: Version(found),
     };
     assert_eq!(story.findings(), [swapped(10, 5, 4), swapped(4, 4, 5)]);
+}
+
+/// Command `number` with other contents between these positions.
+fn other_contents(story: &Story, number: u128, first: u64, last: u64) -> Finding {
+    let (first, last) = (GlobalPosition(first), GlobalPosition(last));
+    Finding::OtherContents { sent: story.sent(number), first, last }
+}
+
+#[test]
+fn an_event_that_does_not_say_what_its_command_decides_is_found() {
+    let mut story = Story::good();
+    story.log[4].contents = Contents::of("Paid", r#"{"cents":401}"#);
+
+    assert_eq!(story.findings(), [other_contents(&story, 4, 5, 5)], "400 cents were paid");
+}
+
+#[test]
+fn an_event_of_another_type_than_its_command_decides_is_found() {
+    let mut story = Story::good();
+    story.log[6].contents = Contents::of("Owed", r#"{"cents":1000}"#);
+
+    assert_eq!(story.findings(), [other_contents(&story, 10, 7, 7)]);
+}
+
+#[test]
+fn what_two_commands_decide_and_the_log_has_swapped_is_found_of_both() {
+    let mut story = Story::good();
+    (story.log[4].contents, story.log[6].contents) = (story.log[6].contents, story.log[4].contents);
+
+    assert_eq!(story.findings(), [other_contents(&story, 4, 5, 5), other_contents(&story, 10, 7, 7)]);
+}
+
+#[test]
+fn one_of_many_events_that_says_something_else_is_found() {
+    let mut story = Story::good();
+    story.log[2].contents = Contents::of("Paid", r#"{"cents":0}"#);
+
+    assert_eq!(story.findings(), [other_contents(&story, 3, 3, 4)]);
+}
+
+#[test]
+fn events_of_one_command_that_say_the_right_things_in_the_wrong_order_are_found() {
+    let mut story = Story::good();
+    (story.log[2].contents, story.log[3].contents) = (story.log[3].contents, story.log[2].contents);
+
+    assert_eq!(story.findings(), [other_contents(&story, 3, 3, 4)]);
+}
+
+#[test]
+fn a_command_of_unknown_outcome_with_other_contents_in_the_log_is_found() {
+    let mut story = Story::good();
+    story.log[5].contents = Contents::of("Paid", r#"{"cents":0}"#);
+
+    assert_eq!(story.findings(), [other_contents(&story, 8, 6, 6)]);
+}
+
+#[test]
+fn a_command_of_unknown_outcome_of_which_the_log_has_only_the_beginning_is_found() {
+    let mut story = Story::good();
+    story.append(20, "a", 1);
+    story.ended(20, "a", 20, Ending::Unknown);
+    story.command(20).contents = Some(says(20, 0).and(says(20, 1)));
+
+    assert_eq!(story.findings(), [other_contents(&story, 20, 8, 8)], "it decides two events");
 }
 
 #[test]

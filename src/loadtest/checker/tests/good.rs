@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::story::{Story, id, till};
-use crate::loadtest::checker::{Others, Tally};
+use crate::loadtest::checker::{Contents, Finding, Others, Tally};
 use crate::loadtest::history::{CommandRecord, Ending, ReadRecord};
 use crate::stream::{GlobalPosition, Version};
 
@@ -130,8 +130,8 @@ fn story_of(mut calls: Vec<Call>) -> Story {
             What::NotExecuted => Ending::NotExecuted,
             What::NeverArrived => Ending::Unknown,
         };
-        let (command, stream) = (id(number), till(key));
-        story.commands.push(CommandRecord { command, stream, kind: "pay", begun, answered, ending });
+        let (command, stream, contents) = (id(number), till(key), story.contents(number, &ending));
+        story.commands.push(CommandRecord { command, stream, kind: "pay", begun, answered, ending, contents });
     }
     story
 }
@@ -159,6 +159,19 @@ proptest! {
         let checked = story.check_from(GlobalPosition::START, head, Others::None);
 
         prop_assert!(!checked.findings.is_empty());
+    }
+
+    #[test]
+    fn a_log_in_which_any_event_says_something_else_is_refused(calls in prop::collection::vec(call(), 1..40), which in any::<prop::sample::Index>()) {
+        let mut story = story_of(calls);
+        prop_assume!(!story.log.is_empty());
+        let changed = which.index(story.log.len());
+        story.log[changed].contents = Contents::of("Paid", r#"{"cents":-1}"#);
+
+        let findings = story.findings();
+
+        let wanted = |finding: &Finding| matches!(finding, Finding::OtherContents { sent, .. } if sent.command == story.log[changed].command);
+        prop_assert!(findings.len() == 1 && wanted(&findings[0]), "{:?}", findings);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::event::CommandId;
-use crate::loadtest::checker::{Checked, Checker, Finding, LoggedEvent, Others, Sent};
+use crate::loadtest::checker::{Checked, Checker, Contents, Finding, LoggedEvent, Others, Sent};
 use crate::loadtest::history::{CommandRecord, Ending, History, ReadRecord};
 use crate::stream::{GlobalPosition, StreamId, Version};
 
@@ -26,6 +26,11 @@ pub(super) fn till(key: &str) -> StreamId {
 /// The command with this number.
 pub(super) fn id(number: u128) -> CommandId {
     CommandId(Uuid::from_u128(number))
+}
+
+/// What the `n`-th event of command `number` says.
+pub(super) fn says(number: u128, n: usize) -> Contents {
+    Contents::of("Paid", &format!(r#"{{"cents":{}}}"#, number * 100 + n as u128))
 }
 
 pub(super) fn ms(milliseconds: u64) -> Duration {
@@ -72,8 +77,19 @@ impl Story {
 
     /// Command `number` on till `key`, sent at `at` ms, ended so a millisecond later.
     pub(super) fn ended(&mut self, number: u128, key: &str, at: u64, ending: Ending) {
-        let (command, stream) = (id(number), till(key));
-        self.commands.push(CommandRecord { command, stream, kind: "pay", begun: ms(at), answered: ms(at + 1), ending });
+        let (command, stream, contents) = (id(number), till(key), self.contents(number, &ending));
+        let (begun, answered) = (ms(at), ms(at + 1));
+        self.commands.push(CommandRecord { command, stream, kind: "pay", begun, answered, ending, contents });
+    }
+
+    /// What a command that ended so decided: as many events as it was acknowledged with, or as the log has.
+    pub(super) fn contents(&self, number: u128, ending: &Ending) -> Option<Contents> {
+        let events = match ending {
+            Ending::Acknowledged { events, .. } => usize::from(*events),
+            Ending::Unknown => self.log.iter().filter(|event| event.command == id(number)).count(),
+            _ => 0,
+        };
+        (0..events).map(|n| says(number, n)).reduce(Contents::and)
     }
 
     /// The log's next events are these of command `number` on till `key`; the last one's version and position.
@@ -97,6 +113,7 @@ impl Story {
             version,
             command,
             recorded_at,
+            contents: says(number, n),
         });
     }
 

@@ -54,10 +54,10 @@ pub(super) fn kinds(html: &mut Html, results: &Results) {
     html.markup("</tbody>\n<tfoot><tr><td>all</td>");
     figures_cells(html, &results.totals);
     html.markup("</tfoot></table></div>\n");
-    if let Some(visible) = &results.visible {
-        let micros = format::latency;
-        html.markup("<p class=\"note\">From commit to visible in the read model: p50 ")
-            .text(micros(visible.p50_micros));
+    for (from, visible) in [("answer", &results.visible), ("commit", &results.visible_from_commit)] {
+        let (Some(visible), micros) = (visible, format::latency) else { continue };
+        html.markup("<p class=\"note\">From ").text(from).markup(" to visible in the read model: p50 ");
+        html.text(micros(visible.p50_micros));
         html.markup(", p99 ").text(micros(visible.p99_micros)).markup(", slowest ").text(micros(visible.max_micros));
         html.markup(".</p>\n");
     }
