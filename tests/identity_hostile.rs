@@ -313,7 +313,8 @@ async fn an_error_does_not_repeat_the_token_that_was_sent_when_another_is_in_for
             json("200 OK", &format!(r#"{{"access_token":"granted-{n}","expires_in":60,"token_type":"Bearer"}}"#))
         }
         Some(_) if asked.path.contains("ada") => {
-            waiting.lock().unwrap().recv().unwrap();
+            // Hands the thread's other tasks over; what this one woke last would wait with it for ever.
+            tokio::task::block_in_place(|| waiting.lock().unwrap().recv().unwrap());
             let sent = asked.text.replace(['\r', '\n'], " ");
             let sent = &sent[sent.find("Bearer").unwrap()..];
             json("400 Bad Request", &format!(r#"{{"error":"you sent {sent}"}}"#))
