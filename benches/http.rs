@@ -23,6 +23,7 @@ use essaim::projections::payment_summaries::PaymentSummaries;
 use essaim::projections::user_analytics::UserAnalytics;
 use essaim::projections::user_list::UserList;
 use essaim::projections::user_profiles::UserProfiles;
+use memchr::memmem;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
@@ -150,10 +151,11 @@ impl Connection {
 
 /// How long the answer is, headers and all, once its headers are there.
 fn answer_length(received: &[u8]) -> Option<usize> {
-    let end = received.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
-    let headers = std::str::from_utf8(&received[..end]).ok()?;
-    let length = headers.lines().find_map(|line| line.strip_prefix("content-length: "))?;
-    Some(end + length.parse::<usize>().ok()?)
+    const LENGTH: &[u8] = b"content-length: ";
+    let end = memmem::find(received, b"\r\n\r\n")? + 4;
+    let digits = &received[memmem::find(&received[..end], LENGTH)? + LENGTH.len()..end];
+    let digits = digits.iter().take_while(|byte| byte.is_ascii_digit());
+    Some(end + digits.fold(0, |length, digit| length * 10 + usize::from(digit - b'0')))
 }
 
 fn get_of(path: &str) -> String {
@@ -186,8 +188,11 @@ async fn read(server: Arc<str>, time: Duration) -> Measured {
     for number in 0..PAYMENTS {
         assert_eq!(connections[0].lock().await.exchange(&create_of(payment(number))).await, 201, "it is created");
     }
-    let number = |caller: usize, n: u64| (caller as u128 + u128::from(n) * CONNECTIONS as u128) % PAYMENTS;
-    daemon.measure(time, 200, move |caller, n| get_of(&format!("/v1/payments/{}", payment(number(caller, n))))).await
+    let requests: Vec<_> = (0..PAYMENTS).map(|number| get_of(&format!("/v1/payments/{}", payment(number)))).collect();
+    let request = move |caller: usize, n: u64| {
+        requests[(caller as u64 + n * CONNECTIONS as u64) as usize % requests.len()].clone()
+    };
+    daemon.measure(time, 200, request).await
 }
 
 async fn create(server: Arc<str>, time: Duration) -> Measured {
@@ -197,7 +202,9 @@ async fn create(server: Arc<str>, time: Duration) -> Measured {
 /// What the daemon runs, in this process.
 async fn embedded(server: Arc<str>, time: Duration) -> Measured {
     let url = fresh_database(&server, "essaim_bench_http").await;
-    let engine = Engine::builder(PostgresStore::open(&url).await.expect("opens"));
+    let store = PostgresStore::open(&url).await.expect("opens");
+    store.index_audit().await.expect("the log is empty");
+    let engine = Engine::builder(store);
     let engine = engine.aggregate::<Payment>().projection(PaymentSummaries);
     let engine = engine.aggregate::<User>().aggregate::<Identity>();
     let engine = engine.projection(UserProfiles).projection(UserList).projection(UserAnalytics);

@@ -1,7 +1,8 @@
 //! This file is what an operator asks of a running daemon: what it is, how the read models are, make one anew, let one
 //! try again.
 
-use axum::Json;
+use std::sync::Arc;
+
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use serde::Serialize;
@@ -11,6 +12,7 @@ use super::document::NoneSuch;
 use super::problem::{Problem, ProblemBody};
 use super::request::body::{Body, text};
 use super::request::parameters::Parameters;
+use super::shape::Json;
 use crate::engine::{ProjectionState, ProjectionStatus};
 
 /// What runs here, and on what.
@@ -42,7 +44,10 @@ pub(crate) struct StoreSetting {
     responses((status = 200, body = Status),
         (status = 503, body = ProblemBody, content_type = "application/problem+json",
             description = "`store_unavailable`", headers(("Retry-After" = u64, description = "Whole seconds")))))]
-pub(crate) async fn status(State(state): State<AppState>, parameters: Parameters) -> Result<Json<Status>, Problem> {
+pub(crate) async fn status(
+    State(state): State<Arc<AppState>>,
+    parameters: Parameters,
+) -> Result<Json<Status>, Problem> {
     parameters.finish()?;
     let store = state.engine.store();
     let settings = store.durability().await.map_err(|error| {
@@ -102,7 +107,7 @@ pub(super) fn state_of(state: ProjectionState) -> (&'static str, Option<String>)
 #[utoipa::path(get, path = "/v1/admin/projections", operation_id = "list_projections", tag = "admin",
     responses((status = 200, body = ProjectionList)))]
 pub(crate) async fn list(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     parameters: Parameters,
 ) -> Result<Json<ProjectionList>, Problem> {
     parameters.finish()?;
@@ -125,7 +130,7 @@ pub(crate) struct ProjectionDigest {
     params(("name" = String, Path, description = "The projection's name")),
     responses((status = 200, body = ProjectionDigest), NoneSuch))]
 pub(crate) async fn digest(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     name: Result<Path<String>, PathRejection>,
     parameters: Parameters,
 ) -> Result<Json<ProjectionDigest>, Problem> {
@@ -157,7 +162,7 @@ pub(crate) struct Rebuilt {
     responses((status = 200, body = Rebuilt), NoneSuch,
         (status = 500, body = ProblemBody, content_type = "application/problem+json", description = "`internal`")))]
 pub(crate) async fn rebuild(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     name: Result<Path<String>, PathRejection>,
     parameters: Parameters,
     body: Body,
@@ -195,7 +200,7 @@ pub(crate) struct Released {
         (status = 400, body = ProblemBody, content_type = "application/problem+json",
             description = "`malformed`, `unknown_field`, `invalid_field`, `unknown_parameter`")))]
 pub(crate) async fn release(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     parameters: Parameters,
     mut body: Body,
 ) -> Result<Json<Released>, Problem> {

@@ -1,8 +1,8 @@
 //! This file searches the log: who did what to whom, when and why. It is the log itself, and no copy of it.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
@@ -14,7 +14,7 @@ use super::problem::Problem;
 use super::request::headers::ReadHeaders;
 use super::request::parameters::Parameters;
 use super::request::{invalid, shown};
-use super::shape::EventShape;
+use super::shape::{EventShape, Json};
 use super::users::boundary::Boundary;
 use super::{AppState, cursor};
 use crate::aggregate::Aggregate;
@@ -52,7 +52,7 @@ pub(crate) struct AuditPage<'a> {
     responses((status = 200, body = AuditPage,
         headers(("Essaim-Position" = u64, description = "The head of the log"))), ReadProblems))]
 pub(crate) async fn search(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     boundary: Boundary,
     headers: ReadHeaders,
     mut parameters: Parameters,

@@ -9,11 +9,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use metrics::counter;
 use uuid::Uuid;
 
@@ -136,26 +134,31 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 }
 
 /// Lets through who may, with the [`Caller`] in the request's extensions.
-pub(super) async fn guard(State(authentication): State<Authentication>, mut request: Request, next: Next) -> Response {
+///
+/// # Errors
+/// A problem that says what is missing: a token, a role, or the method.
+pub(super) async fn guard(authentication: &Authentication, request: &mut Request) -> Result<(), Problem> {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let path = route.as_ref().map_or(request.uri().path(), MatchedPath::as_str);
-    if !path.strip_prefix(GUARDED).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
-        return next.run(request).await;
+    if !is_guarded(path) {
+        return Ok(());
     }
-    let caller = match authentication.caller(request.headers(), request.uri()).await {
-        Ok(caller) => caller,
-        Err(problem) => return problem.into_response(),
-    };
+    let caller = authentication.caller(request.headers(), request.uri()).await?;
     // An address that leads nowhere needs no role: it is answered 404.
     if let (Some(route), Some(_)) = (&route, &authentication.0) {
         match roles::needed(request.method(), route.as_str()) {
             Some(role) if caller.has(role) => {}
-            Some(role) => return forbidden(role).into_response(),
-            None => return undeclared(route.as_str()).into_response(),
+            Some(role) => return Err(forbidden(role)),
+            None => return Err(undeclared(route.as_str())),
         }
     }
     request.extensions_mut().insert(caller);
-    next.run(request).await
+    Ok(())
+}
+
+/// Whether only callers who are known may use this path, or route.
+pub(super) fn is_guarded(path: &str) -> bool {
+    path.strip_prefix(GUARDED).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// RFC 6750 §3.1: who brought no token is told how to, without an error code.

@@ -1,38 +1,61 @@
 //! This file wraps every request: a span with its correlation id, counts, limits, headers that each answer carries,
 //! and the end of endless answers when the daemon drains.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::timeout::RequestBodyTimeoutLayer;
+use tower_http::timeout::TimeoutBody;
 use tracing::{Instrument, Span, debug, error, field, info_span, warn};
 
 use super::config::Config;
-use super::metrics::RequestCount;
+use super::metrics::Requests;
 use super::problem::Problem;
 use super::request::headers::correlation_id;
 
 /// Wraps the routes. `draining` ends streams that would otherwise never end.
 pub(crate) fn wrap(routes: Router, config: &Config, draining: CancellationToken) -> Router {
-    routes
-        .layer(DefaultBodyLimit::max(config.max_body_bytes.count()))
-        .layer(RequestBodyTimeoutLayer::new(config.request_body_timeout_seconds.seconds()))
-        .layer(CatchPanicLayer::custom(|_| defect()))
-        .layer(from_fn_with_state(Arc::new(draining), observe))
+    let edge = Edge {
+        max_body: config.max_body_bytes.count(),
+        body_timeout: config.request_body_timeout_seconds.seconds(),
+        draining,
+        requests: Requests::default(),
+    };
+    routes.layer(from_fn_with_state(Arc::new(edge), pass))
+}
+
+/// What all requests have in common.
+struct Edge {
+    max_body: usize,
+    body_timeout: Duration,
+    draining: CancellationToken,
+    requests: Requests,
+}
+
+/// One layer for all of it: each clones whatever is below it, for every request.
+async fn pass(State(edge): State<Arc<Edge>>, request: Request, next: Next) -> Response {
+    let response = observed(&edge.requests, request, async |request| {
+        let request = edge.limited(request);
+        AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| defect())
+    });
+    let mut response = edge.ending_with_the_daemon(response.await);
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
 }
 
 /// One span a request. The correlation id is the one the request brings; whoever knows a better one records it.
-async fn observe(State(draining): State<Arc<CancellationToken>>, request: Request, next: Next) -> Response {
-    let count = RequestCount::begin();
+async fn observed(requests: &Requests, request: Request, inner: impl AsyncFnOnce(Request) -> Response) -> Response {
+    let count = requests.begin();
     let started = Instant::now();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
@@ -42,13 +65,30 @@ async fn observe(State(draining): State<Arc<CancellationToken>>, request: Reques
     if let Ok(Some(id)) = correlation_id(request.headers()) {
         span.record("correlation_id", field::display(id));
     }
-    let response = next.run(request).instrument(span.clone()).await;
-    let mut response = ending_with_the_daemon(response, &draining);
-    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    let response = inner(request).instrument(span.clone()).await;
     log_answer(&span, response.status(), started);
     count.answered(route, &method, response.status(), started.elapsed());
     response
+}
+
+impl Edge {
+    fn limited(&self, mut request: Request) -> Request {
+        DefaultBodyLimit::max(self.max_body).apply(&mut request);
+        if request.body().is_end_stream() {
+            return request;
+        }
+        request.map(|body| Body::new(TimeoutBody::new(self.body_timeout, body)))
+    }
+
+    /// A follower of the log would keep its connection open beyond every deadline; it resumes with `Last-Event-ID`.
+    fn ending_with_the_daemon(&self, response: Response) -> Response {
+        let content_type = response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+        if !content_type.is_some_and(|value| value.starts_with(b"text/event-stream")) {
+            return response;
+        }
+        let drained = self.draining.clone().cancelled_owned();
+        response.map(|body| Body::from_stream(body.into_data_stream().take_until(drained)))
+    }
 }
 
 fn log_answer(span: &Span, status: StatusCode, started: Instant) {
@@ -58,16 +98,6 @@ fn log_answer(span: &Span, status: StatusCode, started: Instant) {
         status if status.is_server_error() => warn!(status = status.as_u16(), micros, "request not answered"),
         status => debug!(status = status.as_u16(), micros, "request answered"),
     });
-}
-
-/// A follower of the log would keep its connection open beyond every deadline; it resumes with `Last-Event-ID`.
-fn ending_with_the_daemon(response: Response, draining: &CancellationToken) -> Response {
-    let content_type = response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-    if !content_type.is_some_and(|value| value.starts_with(b"text/event-stream")) {
-        return response;
-    }
-    let drained = draining.clone().cancelled_owned();
-    response.map(|body| Body::from_stream(body.into_data_stream().take_until(drained)))
 }
 
 /// The panic's own words go to the log by the hook, not to the client.
@@ -143,8 +173,8 @@ mod tests {
             let body = Body::from_stream(futures::stream::pending::<Result<&str, std::io::Error>>());
             ([(header::CONTENT_TYPE, "text/event-stream")], body)
         };
-        let shared = Arc::new(draining.clone());
-        let router = Router::new().route("/", get(endless)).layer(from_fn_with_state(shared, observe));
+        let config = Layers::default().load().unwrap().config;
+        let router = wrap(Router::new().route("/", get(endless)), &config, draining.clone());
         let response = router.oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
 
         draining.cancel();

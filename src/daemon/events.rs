@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -17,7 +18,7 @@ use super::problem::Problem;
 use super::request::headers::ReadHeaders;
 use super::request::parameters::Parameters;
 use super::request::{invalid, shown, whole_number};
-use super::shape::EventShape;
+use super::shape::{EventShape, Json};
 use crate::engine::Engine;
 use crate::event::RecordedEvent;
 use crate::store::{LogFilter, StoreError};
@@ -53,7 +54,7 @@ pub(crate) struct EventPage<'a> {
     responses((status = 200, description = "A page", headers(("Essaim-Position" = u64, description = "The head of the log")),
         content((EventPage = "application/json"), (String = "text/event-stream"))), ReadProblems))]
 pub(crate) async fn list(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     headers: HeaderMap,
     read: ReadHeaders,
     mut parameters: Parameters,
@@ -76,7 +77,7 @@ pub(crate) async fn list(
         items: items.map_err(|error| Problem::from_store(&error))?,
         next_after: page.scanned_to.max(after).0,
     };
-    Ok(([shown("essaim-position", page.head)], axum::Json(body)).into_response())
+    Ok(([shown("essaim-position", page.head)], Json(body)).into_response())
 }
 
 fn filter(parameters: &mut Parameters) -> Result<LogFilter, Problem> {

@@ -1,6 +1,5 @@
 //! This file executes a command that a request brought and answers with its outcome.
 
-use axum::Json;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use uuid::Uuid;
@@ -9,6 +8,7 @@ use super::AppState;
 use super::problem::{Problem, Refusal};
 use super::request::headers::CommandHeaders;
 use super::request::shown;
+use super::shape::Json;
 use crate::aggregate::Aggregate;
 
 /// What a command answers.

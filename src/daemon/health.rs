@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
 use serde::Serialize;
 
 use super::auth::Authentication;
 use super::problem::Problem;
+use super::shape::Json;
 use crate::engine::{Check, Engine};
 
 /// How long the parts may take to say how they are.

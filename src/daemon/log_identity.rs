@@ -4,23 +4,24 @@
 //! from there on: its positions are given again, to other events. A client that sends back `Essaim-Log` with its
 //! positions is told, where it would otherwise read something that only looks as new as what it asked for.
 
-use std::sync::Arc;
-
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::HeaderMap;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use uuid::Uuid;
 
-use super::AppState;
+use super::auth::is_guarded;
 use super::problem::Problem;
 use super::request::shown;
+use crate::engine::Engine;
 
 const HEADER: &str = "essaim-log";
 
-/// Refuses a request whose positions are of another log, and names the log in the answer.
-pub(super) async fn name_the_log(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
-    let engine = &state.engine;
+/// Refuses a request whose positions are of another log, and names the log in the answer. Only resources have positions.
+pub(super) async fn name_the_log(engine: &Engine, request: Request, next: Next) -> Response {
+    if !request.extensions().get::<MatchedPath>().is_some_and(|route| is_guarded(route.as_str())) {
+        return next.run(request).await;
+    }
     let mut response = match check(request.headers(), engine.log_id()) {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),

@@ -3,13 +3,15 @@
 //! The engine counts through the `metrics` facade and knows nothing of Prometheus. Labels are bounded: route
 //! templates, methods, status classes; never ids.
 
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{Method, StatusCode, header};
 use axum::routing::get;
-use metrics::{counter, gauge, histogram};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 /// Upper bounds of latency buckets in seconds: from a memory look-up to the longest wait that is allowed.
@@ -61,27 +63,61 @@ impl Recorder {
     }
 }
 
-/// Counts a request from its arrival; tells the whole story only when it was answered.
-pub(crate) struct RequestCount(());
+/// The metrics of requests, found once and then kept: looking one up costs more than answering from memory.
+pub(crate) struct Requests {
+    in_flight: Gauge,
+    routes: RwLock<HashMap<Box<str>, Arc<Route>>>,
+}
 
-impl RequestCount {
-    /// A request has arrived.
-    pub(crate) fn begin() -> Self {
-        gauge!("essaim_http_requests_in_flight").increment(1.0);
-        Self(())
-    }
+/// A route's metrics, by method and by class of status; each is there from its first answer on.
+type Route = [[OnceLock<(Counter, Histogram)>; CLASSES.len()]; METHODS.len()];
 
-    /// The request was answered, `took` after its arrival.
-    pub(crate) fn answered(self, route: &str, method: &Method, status: StatusCode, took: Duration) {
-        let labels = [("route", route.to_owned()), ("method", known(method).into()), ("status", class(status).into())];
-        counter!("essaim_http_requests_total", &labels).increment(1);
-        histogram!("essaim_http_request_duration_seconds", &labels).record(took.as_secs_f64());
+impl Default for Requests {
+    fn default() -> Self {
+        Self { in_flight: gauge!("essaim_http_requests_in_flight"), routes: RwLock::default() }
     }
 }
 
-impl Drop for RequestCount {
+impl Requests {
+    /// A request has arrived.
+    pub(crate) fn begin(&self) -> RequestCount<'_> {
+        self.in_flight.increment(1.0);
+        RequestCount(self)
+    }
+
+    fn route(&self, route: &str) -> Arc<Route> {
+        if let Some(found) = self.routes.read().unwrap_or_else(PoisonError::into_inner).get(route) {
+            return Arc::clone(found);
+        }
+        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(routes.entry(route.into()).or_default())
+    }
+}
+
+/// Counts a request from its arrival; tells the whole story only when it was answered.
+pub(crate) struct RequestCount<'a>(&'a Requests);
+
+impl RequestCount<'_> {
+    /// The request was answered, `took` after its arrival.
+    pub(crate) fn answered(self, route: &str, method: &Method, status: StatusCode, took: Duration) {
+        let (method, class) = (known(method), class(status));
+        let counts = self.0.route(route);
+        let (answers, seconds) = counts[method][class].get_or_init(|| {
+            let route = route.to_owned();
+            let labels = [("route", route), ("method", METHODS[method].into()), ("status", CLASSES[class].into())];
+            (
+                counter!("essaim_http_requests_total", &labels),
+                histogram!("essaim_http_request_duration_seconds", &labels),
+            )
+        });
+        answers.increment(1);
+        seconds.record(took.as_secs_f64());
+    }
+}
+
+impl Drop for RequestCount<'_> {
     fn drop(&mut self) {
-        gauge!("essaim_http_requests_in_flight").decrement(1.0);
+        self.0.in_flight.decrement(1.0);
     }
 }
 
@@ -111,27 +147,16 @@ fn describe() {
 }
 
 /// A client may invent methods; labels must stay few.
-fn known(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::POST => "POST",
-        Method::PUT => "PUT",
-        Method::PATCH => "PATCH",
-        Method::DELETE => "DELETE",
-        Method::HEAD => "HEAD",
-        Method::OPTIONS => "OPTIONS",
-        _ => "other",
-    }
+const METHODS: [&str; 8] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "other"];
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+fn known(method: &Method) -> usize {
+    let other = METHODS.len() - 1;
+    METHODS[..other].iter().position(|known| *known == method.as_str()).unwrap_or(other)
 }
 
-fn class(status: StatusCode) -> &'static str {
-    match status.as_u16() / 100 {
-        1 => "1xx",
-        2 => "2xx",
-        3 => "3xx",
-        4 => "4xx",
-        _ => "5xx",
-    }
+fn class(status: StatusCode) -> usize {
+    usize::from(status.as_u16() / 100).clamp(1, CLASSES.len()) - 1
 }
 
 #[cfg(test)]
@@ -140,13 +165,16 @@ mod tests {
 
     #[test]
     fn an_invented_method_makes_no_label_of_its_own() {
-        assert_eq!(known(&Method::from_bytes(b"BREW").unwrap()), "other");
-        assert_eq!(known(&Method::POST), "POST");
+        assert_eq!(METHODS[known(&Method::from_bytes(b"BREW").unwrap())], "other");
+        assert_eq!(METHODS[known(&Method::from_bytes(b"other").unwrap())], "other");
+        assert_eq!(METHODS[known(&Method::POST)], "POST");
     }
 
     #[test]
     fn a_status_is_labelled_by_its_class_only() {
-        assert_eq!(class(StatusCode::CREATED), "2xx");
-        assert_eq!(class(StatusCode::from_u16(599).unwrap()), "5xx");
+        assert_eq!(CLASSES[class(StatusCode::CREATED)], "2xx");
+        assert_eq!(CLASSES[class(StatusCode::CONTINUE)], "1xx");
+        assert_eq!(CLASSES[class(StatusCode::from_u16(700).unwrap())], "5xx");
+        assert_eq!(CLASSES[class(StatusCode::from_u16(599).unwrap())], "5xx");
     }
 }

@@ -47,9 +47,9 @@ mod verify;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::Request;
-use axum::middleware::{Next, from_fn, from_fn_with_state};
-use axum::response::Response;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -84,21 +84,30 @@ impl AppState {
 /// a page, offline, `/docs`.
 pub fn router(state: AppState) -> axum::Router {
     let (routes, document) = documented();
-    let authentication = state.authentication.clone();
-    // A layer's state is cloned many times a request, so that it is one pointer.
-    let shared = Arc::new(state.clone());
+    // Cloned several times a request, so that it is one pointer.
+    let state = Arc::new(state);
     routes
-        .with_state(state)
-        .layer(from_fn_with_state(Arc::clone(&shared), log_identity::name_the_log))
+        .with_state(Arc::clone(&state))
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
         .fallback(pages::unknown_route)
         .method_not_allowed_fallback(pages::unknown_method)
-        .layer(from_fn_with_state(shared, users::waiting::wait_when_told))
-        .layer(from_fn_with_state(authentication, auth::guard))
-        .layer(from_fn(correlated))
+        .layer(from_fn_with_state(state, admit))
 }
 
-fn documented() -> (axum::Router<AppState>, utoipa::openapi::OpenApi) {
+/// What every request passes on its way to its route. One layer for all of it: each clones whatever is below it, for
+/// every request.
+async fn admit(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+    correlated(request, |mut request| async {
+        if let Err(problem) = auth::guard(&state.authentication, &mut request).await {
+            return problem.into_response();
+        }
+        let inner = |request| log_identity::name_the_log(&state.engine, request, next);
+        users::waiting::wait_when_told(&state.engine, request, inner).await
+    })
+    .await
+}
+
+fn documented() -> (axum::Router<Arc<AppState>>, utoipa::openapi::OpenApi) {
     let (routes, mut document) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(payments::create, payments::queries::list))
         .routes(routes!(payments::queries::statistics))
@@ -137,10 +146,10 @@ fn documented() -> (axum::Router<AppState>, utoipa::openapi::OpenApi) {
 }
 
 /// Every answer names the correlation id that its request brought, refusals too.
-async fn correlated(request: Request, next: Next) -> Response {
+async fn correlated(request: Request, inner: impl AsyncFnOnce(Request) -> Response) -> Response {
     // One that cannot be read is refused by whoever needs it.
     let id = request::headers::correlation_id(request.headers()).ok().flatten();
-    let mut response = next.run(request).await;
+    let mut response = inner(request).await;
     if let Some(id) = id {
         let (name, value) = request::shown("essaim-correlation-id", id);
         response.headers_mut().entry(name).or_insert(value);

@@ -1,5 +1,7 @@
 //! This file takes the commands of payments; [`queries`] reads them, [`shapes`] is how they look.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -48,7 +50,7 @@ pub(crate) struct CreateBody {
         ("Essaim-Correlation-Id" = Uuid, description = "As in the request, or made"),
         ("Idempotency-Replayed" = bool, description = "`true` when this is the stored answer"))), CreateProblems))]
 pub(crate) async fn create(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     parameters: Parameters,
     headers: CommandHeaders,
     mut body: Body,
@@ -106,7 +108,7 @@ pub(crate) struct AuthorizeBody {
         ("Essaim-Correlation-Id" = Uuid, description = "As in the request, or made"),
         ("Idempotency-Replayed" = bool, description = "`true` when this is the stored answer"))), CommandProblems))]
 pub(crate) async fn authorize(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     Id(payment): Id,
     parameters: Parameters,
     headers: CommandHeaders,
@@ -129,7 +131,7 @@ pub(crate) async fn authorize(
         ("Essaim-Correlation-Id" = Uuid, description = "As in the request, or made"),
         ("Idempotency-Replayed" = bool, description = "`true` when this is the stored answer"))), CommandProblems))]
 pub(crate) async fn complete(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     Id(payment): Id,
     parameters: Parameters,
     headers: CommandHeaders,
@@ -157,7 +159,7 @@ pub(crate) struct CancelBody {
         ("Essaim-Correlation-Id" = Uuid, description = "As in the request, or made"),
         ("Idempotency-Replayed" = bool, description = "`true` when this is the stored answer"))), CommandProblems))]
 pub(crate) async fn cancel(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     Id(payment): Id,
     parameters: Parameters,
     headers: CommandHeaders,

@@ -1,5 +1,8 @@
 //! This file is how events and times look in JSON, over HTTP and on the command line alike.
 
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -7,6 +10,25 @@ use uuid::Uuid;
 
 use crate::event::RecordedEvent;
 use crate::store::StoreError;
+
+/// An answer in JSON.
+pub(crate) struct Json<T>(pub(crate) T);
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        /// Bytes that hold most answers, so that they are written without moving them to somewhere larger.
+        const USUAL: usize = 1_024;
+        /// Likewise, with those that are added on the way out.
+        const USUAL_HEADERS: usize = 12;
+        let mut json = Vec::with_capacity(USUAL);
+        serde_json::to_writer(&mut json, &self.0).expect("what is answered can be written as JSON");
+        let mut headers = HeaderMap::with_capacity(USUAL_HEADERS);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut response = Response::new(Body::from(json));
+        *response.headers_mut() = headers;
+        response
+    }
+}
 
 /// A time as clients see it: RFC 3339, UTC, always six digits.
 pub(crate) fn time(time: DateTime<Utc>) -> String {

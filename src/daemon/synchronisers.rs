@@ -5,7 +5,8 @@
 //! dead_letters     list, show, retry, skip with a reason
 //! ```
 
-use axum::Json;
+use std::sync::Arc;
+
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -18,7 +19,7 @@ use super::document::NoneSuch;
 use super::problem::{Problem, ProblemBody};
 use super::request::body::Body;
 use super::request::parameters::Parameters;
-use super::shape::time;
+use super::shape::{Json, time};
 use crate::engine::SynchroniserHandle;
 use crate::synchroniser::{Drift, Reconciliation};
 
@@ -137,7 +138,7 @@ impl DriftShape {
 #[utoipa::path(get, path = "/v1/admin/synchronisers", operation_id = "list_synchronisers", tag = "admin",
     responses((status = 200, body = SynchroniserList)))]
 pub(crate) async fn list(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     parameters: Parameters,
 ) -> Result<Json<SynchroniserList>, Problem> {
     parameters.finish()?;
@@ -149,7 +150,7 @@ pub(crate) async fn list(
     params(("name" = String, Path, description = "The synchroniser's name")),
     responses((status = 200, body = SynchroniserShape), NoneSuch))]
 pub(crate) async fn get(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     name: Result<Path<String>, PathRejection>,
     parameters: Parameters,
 ) -> Result<Json<SynchroniserShape>, Problem> {
@@ -175,7 +176,7 @@ pub(crate) struct ReconcileBody {
         (status = 400, body = ProblemBody, content_type = "application/problem+json",
             description = "`malformed`, `unknown_field`, `invalid_field`, `unknown_parameter`")))]
 pub(crate) async fn reconcile(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     name: Result<Path<String>, PathRejection>,
     parameters: Parameters,
     mut body: Body,

@@ -3,6 +3,8 @@
 //! The identity provider is never asked here: a command is answered when its event is durable, and the profile says how
 //! far the provider is.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -68,7 +70,7 @@ pub(crate) struct RegisterBody {
         ("Essaim-Correlation-Id" = Uuid, description = "As in the request, or made"),
         ("Idempotency-Replayed" = bool, description = "`true` when this is the stored answer"))), CreateProblems, Gone))]
 pub(crate) async fn register(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     caller: Caller,
     boundary: Boundary,
     parameters: Parameters,
@@ -152,7 +154,7 @@ pub(crate) struct UpdateBody {
         ("Essaim-Correlation-Id" = Uuid, description = "As in the request, or made"),
         ("Idempotency-Replayed" = bool, description = "`true` when this is the stored answer"))), CommandProblems, Gone))]
 pub(crate) async fn update(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     Id(user): Id,
     boundary: Boundary,
     parameters: Parameters,
@@ -187,7 +189,7 @@ pub(crate) struct RolesBody {
         ("Essaim-Correlation-Id" = Uuid, description = "As in the request, or made"),
         ("Idempotency-Replayed" = bool, description = "`true` when this is the stored answer"))), CommandProblems, Gone))]
 pub(crate) async fn assign_roles(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     Id(user): Id,
     caller: Caller,
     boundary: Boundary,
@@ -211,7 +213,7 @@ pub(crate) async fn assign_roles(
         ("Essaim-Correlation-Id" = Uuid, description = "As in the request, or made"),
         ("Idempotency-Replayed" = bool, description = "`true` when this is the stored answer"))), CommandProblems, Gone))]
 pub(crate) async fn enable(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     Id(user): Id,
     boundary: Boundary,
     parameters: Parameters,
@@ -240,7 +242,7 @@ pub(crate) struct DisableBody {
         ("Essaim-Correlation-Id" = Uuid, description = "As in the request, or made"),
         ("Idempotency-Replayed" = bool, description = "`true` when this is the stored answer"))), CommandProblems, Gone))]
 pub(crate) async fn disable(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     Id(user): Id,
     boundary: Boundary,
     parameters: Parameters,
@@ -261,7 +263,7 @@ pub(crate) async fn disable(
         ("Essaim-Correlation-Id" = Uuid, description = "As in the request, or made"),
         ("Idempotency-Replayed" = bool, description = "`true` when this is the stored answer"))), CommandProblems, Gone))]
 pub(crate) async fn verify_email(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     Id(user): Id,
     boundary: Boundary,
     parameters: Parameters,
@@ -290,7 +292,7 @@ pub(crate) struct LoginBody {
         ("Essaim-Correlation-Id" = Uuid, description = "As in the request, or made"),
         ("Idempotency-Replayed" = bool, description = "`true` when this is the stored answer"))), CommandProblems, Gone))]
 pub(crate) async fn record_login(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     Id(user): Id,
     boundary: Boundary,
     parameters: Parameters,
@@ -319,7 +321,7 @@ fn past(text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, String> {
         ("Essaim-Correlation-Id" = Uuid, description = "As in the request, or made"),
         ("Idempotency-Replayed" = bool, description = "`true` when this is the stored answer"))), CommandProblems, Gone))]
 pub(crate) async fn delete(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     Id(user): Id,
     boundary: Boundary,
     parameters: Parameters,

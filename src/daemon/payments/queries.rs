@@ -1,6 +1,7 @@
 //! This file reads payments: from the read model as they are, from the log as they were.
 
-use axum::Json;
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -14,7 +15,7 @@ use crate::daemon::problem::Problem;
 use crate::daemon::request::headers::ReadHeaders;
 use crate::daemon::request::parameters::Parameters;
 use crate::daemon::request::{Id, invalid, shown};
-use crate::daemon::shape::EventShape;
+use crate::daemon::shape::{EventShape, Json};
 use crate::daemon::{AppState, cursor};
 use crate::domain::currency::Currency;
 use crate::domain::money::{InvalidAmount, Money};
@@ -44,7 +45,7 @@ async fn view(state: &AppState, headers: ReadHeaders) -> Result<View<PaymentSumm
     responses((status = 200, body = PaymentShape, headers(("ETag" = String, description = "Its version, in quotes"),
         ("Essaim-Position" = u64, description = "The position answered at"))), ReadProblems, NoneSuch))]
 pub(crate) async fn get(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     Id(payment): Id,
     headers: ReadHeaders,
     mut parameters: Parameters,
@@ -101,7 +102,7 @@ fn etag(version: u64) -> (axum::http::HeaderName, axum::http::HeaderValue) {
     responses((status = 200, body = PaymentList,
         headers(("Essaim-Position" = u64, description = "The position answered at"))), ReadProblems))]
 pub(crate) async fn list(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     headers: ReadHeaders,
     mut parameters: Parameters,
 ) -> Result<Response, Problem> {
@@ -149,7 +150,7 @@ fn bound(text: &str, currency: Option<Currency>) -> Result<i64, String> {
     responses((status = 200, body = PaymentStats,
         headers(("Essaim-Position" = u64, description = "The position answered at"))), ReadProblems))]
 pub(crate) async fn statistics(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     headers: ReadHeaders,
     parameters: Parameters,
 ) -> Result<Response, Problem> {
@@ -166,7 +167,7 @@ pub(crate) async fn statistics(
     responses((status = 200, body = PaymentReport, headers(("ETag" = String, description = "Its version, in quotes"),
         ("Essaim-Position" = u64, description = "The position answered at"))), ReadProblems, NoneSuch))]
 pub(crate) async fn report(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     Id(payment): Id,
     headers: ReadHeaders,
     parameters: Parameters,
@@ -180,7 +181,7 @@ pub(crate) async fn report(
         status_history: StatusStep::all(&row),
         // The row is at one version; what came behind it belongs to a later report.
         audit_trail: events.iter().filter(|event| event.version.0 <= row.version).map(AuditEntry::of).collect(),
-        metadata: row.metadata.clone(),
+        metadata: &row.metadata,
     };
     let headers = [shown("essaim-position", view.position()), etag(row.version)];
     Ok((headers, Json(body)).into_response())
@@ -199,7 +200,7 @@ pub(crate) struct EventList<'a> {
     responses((status = 200, body = EventList, headers(("ETag" = String, description = "Its version, in quotes"),
         ("Essaim-Position" = u64, description = "The position answered at"))), ReadProblems, NoneSuch))]
 pub(crate) async fn events(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     Id(payment): Id,
     headers: ReadHeaders,
     parameters: Parameters,

@@ -16,7 +16,7 @@ use crate::projections::payment_summaries::{PaymentRow, PaymentStatus, PaymentSu
 /// A payment, with what follows from it at a moment.
 #[derive(Serialize, utoipa::ToSchema)]
 #[schema(as = Payment)]
-pub(crate) struct PaymentShape {
+pub(crate) struct PaymentShape<'a> {
     id: Uuid,
     /// A decimal number in a string, with all decimals of its currency.
     #[schema(example = "12.50")]
@@ -31,7 +31,7 @@ pub(crate) struct PaymentShape {
     #[schema(example = "pending")]
     status: &'static str,
     /// Null before it is authorized.
-    authorization_code: Option<String>,
+    authorization_code: Option<&'a str>,
     created_at: String,
     /// When it was completed; null before.
     processed_at: Option<String>,
@@ -41,10 +41,10 @@ pub(crate) struct PaymentShape {
     version: u64,
     /// Every step, the first is `pending`. Not in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
-    status_history: Option<Vec<StatusStep>>,
+    status_history: Option<Vec<StatusStep<'a>>>,
     /// From its creation.
     #[schema(value_type = Object)]
-    metadata: PaymentMetadata,
+    metadata: &'a PaymentMetadata,
     /// Pending or authorized.
     is_active: bool,
     is_completed: bool,
@@ -60,49 +60,48 @@ pub(crate) struct PaymentShape {
 
 /// One step in a payment's life.
 #[derive(Serialize, utoipa::ToSchema)]
-pub(crate) struct StatusStep {
+pub(crate) struct StatusStep<'a> {
     /// What it became.
     status: &'static str,
     at: String,
     /// By whom.
-    by: String,
+    by: &'a str,
     /// By the event at this position.
     position: u64,
 }
 
-impl StatusStep {
-    fn of(change: &StatusChange) -> Self {
-        let by = change.by.clone();
-        Self { status: change.status.as_str(), at: time(change.at), by, position: change.position }
+impl<'a> StatusStep<'a> {
+    fn of(change: &'a StatusChange) -> Self {
+        Self { status: change.status.as_str(), at: time(change.at), by: &change.by, position: change.position }
     }
 
     /// All steps of a payment, oldest first.
-    pub(super) fn all(row: &PaymentRow) -> Vec<Self> {
+    pub(super) fn all(row: &'a PaymentRow) -> Vec<Self> {
         row.status_history.iter().map(Self::of).collect()
     }
 }
 
-impl PaymentShape {
+impl<'a> PaymentShape<'a> {
     /// The row with its history, as of `now`.
-    pub(super) fn with_history(row: &PaymentRow, now: DateTime<Utc>, expiry: Duration) -> Self {
+    pub(super) fn with_history(row: &'a PaymentRow, now: DateTime<Utc>, expiry: Duration) -> Self {
         Self { status_history: Some(StatusStep::all(row)), ..Self::summary(row, now, expiry) }
     }
 
     /// The row without its history, as of `now`.
-    pub(super) fn summary(row: &PaymentRow, now: DateTime<Utc>, expiry: Duration) -> Self {
+    pub(super) fn summary(row: &'a PaymentRow, now: DateTime<Utc>, expiry: Duration) -> Self {
         Self {
             id: row.id,
             amount: row.money.amount(),
             amount_minor: row.money.minor_units(),
             currency: row.money.currency().code(),
             status: row.status.as_str(),
-            authorization_code: row.authorization_code.clone(),
+            authorization_code: row.authorization_code.as_deref(),
             created_at: time(row.created_at),
             processed_at: row.processed_at.map(time),
             cancelled_at: row.cancelled_at.map(time),
             version: row.version,
             status_history: None,
-            metadata: row.metadata.clone(),
+            metadata: &row.metadata,
             is_active: row.is_active(),
             is_completed: row.status == PaymentStatus::Completed,
             is_cancelled: row.status == PaymentStatus::Cancelled,
@@ -115,9 +114,9 @@ impl PaymentShape {
 
 /// A page of payments.
 #[derive(Serialize, utoipa::ToSchema)]
-pub(crate) struct PaymentList {
+pub(crate) struct PaymentList<'a> {
     /// Newest first, without `status_history`.
-    pub(super) items: Vec<PaymentShape>,
+    pub(super) items: Vec<PaymentShape<'a>>,
     /// For the next page; null at the end.
     pub(super) next_cursor: Option<String>,
 }
@@ -156,16 +155,16 @@ impl PaymentStatsItem {
 
 /// A payment with its whole story.
 #[derive(Serialize, utoipa::ToSchema)]
-pub(crate) struct PaymentReport {
+pub(crate) struct PaymentReport<'a> {
     /// Without `status_history`.
-    pub(super) payment: PaymentShape,
+    pub(super) payment: PaymentShape<'a>,
     /// Every step, the first is `pending`.
-    pub(super) status_history: Vec<StatusStep>,
+    pub(super) status_history: Vec<StatusStep<'a>>,
     /// Every event, oldest first.
     pub(super) audit_trail: Vec<AuditEntry>,
     /// From its creation.
     #[schema(value_type = Object)]
-    pub(super) metadata: PaymentMetadata,
+    pub(super) metadata: &'a PaymentMetadata,
 }
 
 /// One event: what, when, by whom, and why.

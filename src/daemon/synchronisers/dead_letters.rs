@@ -1,6 +1,7 @@
 //! This file is what an operator does about subjects that were set aside: list, show, retry, skip with a reason.
 
-use axum::Json;
+use std::sync::Arc;
+
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use serde::Serialize;
@@ -14,7 +15,7 @@ use crate::daemon::document::NoneSuch;
 use crate::daemon::problem::{Problem, ProblemBody};
 use crate::daemon::request::body::{Body, text};
 use crate::daemon::request::parameters::Parameters;
-use crate::daemon::shape::time;
+use crate::daemon::shape::{Json, time};
 use crate::stream::GlobalPosition;
 use crate::synchroniser::{DeadLetter, Skip, WaitingChange};
 
@@ -119,7 +120,7 @@ impl ChangeShape {
         (status = 400, body = ProblemBody, content_type = "application/problem+json",
             description = "`unknown_parameter`, `invalid_parameter`, `invalid_cursor`")))]
 pub(crate) async fn list(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     mut parameters: Parameters,
 ) -> Result<Json<DeadLetterList>, Problem> {
     let only = parameters.take("synchroniser", |name| Ok::<_, &str>(name.to_owned()))?;
@@ -200,7 +201,7 @@ fn no_such_letter() -> Problem {
     tag = "admin", params(("synchroniser" = String, Path), ("subject" = String, Path)),
     responses((status = 200, body = DeadLetterDetail), NoneSuch))]
 pub(crate) async fn get(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     names: Names,
     parameters: Parameters,
 ) -> Result<Json<DeadLetterDetail>, Problem> {
@@ -227,7 +228,7 @@ pub(crate) struct Handled {
     tag = "admin", params(("synchroniser" = String, Path), ("subject" = String, Path)),
     responses((status = 200, body = Handled), NoneSuch))]
 pub(crate) async fn retry(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     names: Names,
     parameters: Parameters,
     body: Body,
@@ -255,7 +256,7 @@ pub(crate) struct SkipBody {
         (status = 400, body = ProblemBody, content_type = "application/problem+json",
             description = "`malformed`, `unknown_field`, `invalid_field`, `unknown_parameter`")))]
 pub(crate) async fn skip(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     caller: Caller,
     names: Names,
     parameters: Parameters,

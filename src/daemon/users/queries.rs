@@ -1,6 +1,7 @@
 //! This file reads users: from the read models as they are, from the log as they were.
 
-use axum::Json;
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
@@ -17,6 +18,7 @@ use crate::daemon::request::headers::ReadHeaders;
 use crate::daemon::request::language::Accepted;
 use crate::daemon::request::parameters::Parameters;
 use crate::daemon::request::{Id, invalid, shown, uuid};
+use crate::daemon::shape::Json;
 use crate::daemon::{AppState, cursor};
 use crate::domain::user::User;
 use crate::engine::UpTo;
@@ -37,7 +39,7 @@ const MAX_PREFIX_CHARACTERS: usize = 255;
     responses((status = 200, body = UserShape, headers(("ETag" = String, description = "Its version, in quotes"),
         ("Essaim-Position" = u64, description = "The position answered at"))), ReadProblems, NoneSuch))]
 pub(crate) async fn get(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     Id(user): Id,
     boundary: Boundary,
     headers: ReadHeaders,
@@ -101,7 +103,7 @@ fn etag(version: u64) -> (HeaderName, HeaderValue) {
     responses((status = 200, body = UserListPage, headers(("Content-Language" = String, description = "Of the labels"),
         ("Essaim-Position" = u64, description = "The position answered at"))), ReadProblems, NoneSuch))]
 pub(crate) async fn list(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     boundary: Boundary,
     headers: ReadHeaders,
     Accepted(language): Accepted,
@@ -166,7 +168,7 @@ fn organization(parameters: &mut Parameters) -> Result<Option<Uuid>, Problem> {
     responses((status = 200, body = UserAnalyticsShape,
         headers(("Essaim-Position" = u64, description = "The position answered at"))), ReadProblems, NoneSuch))]
 pub(crate) async fn analytics(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     boundary: Boundary,
     headers: ReadHeaders,
     mut parameters: Parameters,

@@ -1,21 +1,19 @@
 //! This file lets a client wait until the identity provider follows its command: `?wait=synced` on the commands of
 //! users. The command is executed and durable before anything is waited for.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::to_bytes;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::daemon::AppState;
 use crate::daemon::built_in::identity_provider;
 use crate::daemon::request::{invalid, whole_number};
+use crate::daemon::shape::Json;
+use crate::engine::Engine;
 use crate::stream::{GlobalPosition, Version};
 use crate::synchroniser::Progress;
 
@@ -26,9 +24,13 @@ const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Passes a command of a user on, and waits behind it when told to: until the provider follows, or the request's
 /// deadline. The answer then has `sync`, and is 202 while that is `pending`.
-pub(crate) async fn wait_when_told(State(state): State<Arc<AppState>>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn wait_when_told(
+    engine: &Engine,
+    mut request: Request,
+    inner: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
     let is_command = request.method() != Method::GET && request.uri().path().starts_with("/v1/users");
-    let Some(wait) = is_command.then(|| taken_out(request.uri())).flatten() else { return next.run(request).await };
+    let Some(wait) = is_command.then(|| taken_out(request.uri())).flatten() else { return inner(request).await };
     let (uri, value) = wait;
     if value != "synced" {
         return invalid("wait", "can only be synced").into_response();
@@ -36,14 +38,14 @@ pub(crate) async fn wait_when_told(State(state): State<Arc<AppState>>, mut reque
     let until = Instant::now() + deadline(request.headers());
     let subject = request.uri().path().split('/').nth(3).map(str::to_owned);
     *request.uri_mut() = uri;
-    let response = next.run(request).await;
+    let response = inner(request).await;
     if !response.status().is_success() {
         return response;
     }
     let Some(receipt) = receipt(response.headers()) else { return response };
     let registered = response.headers().get(header::LOCATION).and_then(|place| place.to_str().ok());
     let subject = registered.and_then(|place| place.rsplit('/').next()).map(str::to_owned).or(subject);
-    let sync = match (identity_provider(&state.engine), subject) {
+    let sync = match (identity_provider(engine), subject) {
         (Some(provider), Some(subject)) => {
             let left = until.saturating_duration_since(Instant::now());
             shown(&provider.settled_behind(&subject, receipt, left).await)
