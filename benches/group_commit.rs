@@ -6,13 +6,12 @@
 //! (4) say how often and how long; names of lines (`bare-256 engine-256` …) leave out the rest.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use essaim::clock::{Clock, SystemClock};
 use essaim::prelude::*;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, Executor, PgConnection};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use self::measuring::{
@@ -32,6 +31,14 @@ enum Width {
     Lean,
     /// With metadata and a hash as long as the engine's.
     Alike,
+}
+
+/// Whether lanes commit in the order in which their groups were numbered.
+#[derive(Clone, Copy)]
+enum Order {
+    Free,
+    /// The head row is moved last, in order, as one who reads the log wants it.
+    Kept,
 }
 
 struct BareGauge;
@@ -79,20 +86,37 @@ impl Actor for BareGauge {
     }
 }
 
+/// What waits to be written, and the turn of the group that was taken last.
+struct Queue {
+    pending: mpsc::UnboundedReceiver<Pending>,
+    turn: oneshot::Receiver<()>,
+    written: i64,
+}
+
 /// Writes whatever came while it wrote before; several of these are lanes.
-async fn lane(
-    queue: Arc<Mutex<mpsc::UnboundedReceiver<Pending>>>,
-    mut connection: PgConnection,
-    positions: Arc<AtomicI64>,
-    width: Width,
-) {
+async fn lane(queue: Arc<Mutex<Queue>>, mut connection: PgConnection, order: Order, width: Width) {
+    if let Order::Kept = order {
+        connection.execute("BEGIN").await.expect("a quiet server takes it");
+    }
     loop {
-        let mut group = Vec::new();
-        if queue.lock().await.recv_many(&mut group, MOST_IN_A_GROUP).await == 0 {
-            return;
-        }
-        let first = positions.fetch_add(group.len() as i64, Ordering::Relaxed) + 1;
+        let (mut group, (done, next)) = (Vec::new(), oneshot::channel());
+        let (before, first) = {
+            let mut queue = queue.lock().await;
+            if queue.pending.recv_many(&mut group, MOST_IN_A_GROUP).await == 0 {
+                return;
+            }
+            let first = queue.written + 1;
+            queue.written += group.len() as i64;
+            (std::mem::replace(&mut queue.turn, next), first)
+        };
         insert(&mut connection, &group, first, width).await;
+        if let Order::Kept = order {
+            // The first group has nobody before it.
+            let _ = before.await;
+            let moved = move_head(first + group.len() as i64 - 1);
+            connection.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(moved))).await.expect("it is this group's turn");
+        }
+        let _ = done.send(());
         // Those who wait are answered while the next group is on its way, as in the engine.
         tokio::spawn(async move {
             for (pending, position) in group.into_iter().zip(first..) {
@@ -100,6 +124,18 @@ async fn lane(
             }
         });
     }
+}
+
+/// Moves the head, commits, and begins the next transaction, in one message; where the head is not as it must be, this
+/// divides by zero.
+fn move_head(position: i64) -> String {
+    let batch = SystemClock.random_id();
+    format!(
+        "WITH moved AS (
+            UPDATE essaim_head SET position = {position}, batch = '{batch}' WHERE id = 1 AND position < {position}
+            RETURNING 1
+        ) SELECT 1 / count(*) FROM moved; COMMIT; BEGIN"
+    )
 }
 
 const INSERT: &str = "
@@ -133,15 +169,15 @@ async fn insert(connection: &mut PgConnection, group: &[Pending], first: i64, wi
         .expect("a quiet table takes it");
 }
 
-async fn bare(server: &str, callers: usize, lanes: usize, width: Width, time: Duration) -> Measured {
+async fn bare(server: &str, callers: usize, (lanes, order): (usize, Order), width: Width, time: Duration) -> Measured {
     let url = fresh_database(server, "essaim_bench_group_commit").await;
     // Its tables are the engine's.
     drop(PostgresStore::open(&url).await.expect("opens"));
-    let (journal, queue) = mpsc::unbounded_channel();
-    let (queue, positions) = (Arc::new(Mutex::new(queue)), Arc::new(AtomicI64::new(0)));
+    let (journal, pending) = mpsc::unbounded_channel();
+    let queue = Arc::new(Mutex::new(Queue { pending, turn: oneshot::channel().1, written: 0 }));
     for _ in 0..lanes {
         let connection = PgConnection::connect(&url).await.expect("connects");
-        tokio::spawn(lane(Arc::clone(&queue), connection, Arc::clone(&positions), width));
+        tokio::spawn(lane(Arc::clone(&queue), connection, order, width));
     }
     let mut actors = Vec::new();
     for n in 0..STREAMS {
@@ -173,23 +209,24 @@ async fn engine(server: &str, callers: usize, with_projection: bool, time: Durat
     drive(engine, STREAMS, callers, time, Processor::of_database(&url).await).await
 }
 
-fn cases(callers: usize) -> [Case; 5] {
+fn cases(callers: usize) -> [Case; 6] {
     let case = |name: &str, shown: &str, beside: Option<&str>, run: Run| Case {
         name: format!("{name}-{callers}"),
         shown: format!("{callers} callers: {shown}"),
         beside: beside.map(|name| format!("{name}-{callers}")),
         run,
     };
-    let bare = move |lanes, width| -> Run {
+    let bare = move |lanes: (usize, Order), width| -> Run {
         Box::new(move |server, time| Box::pin(async move { bare(&server, callers, lanes, width, time).await }))
     };
     let engine = move |projection| -> Run {
         Box::new(move |server, time| Box::pin(async move { engine(&server, callers, projection, time).await }))
     };
     [
-        case("bare", "bare group commit", None, bare(1, Width::Lean)),
-        case("alike", "  with rows as wide as the engine's", Some("bare"), bare(1, Width::Alike)),
-        case("lanes", "  on two connections", Some("bare"), bare(2, Width::Lean)),
+        case("bare", "bare group commit", None, bare((1, Order::Free), Width::Lean)),
+        case("alike", "  with rows as wide as the engine's", Some("bare"), bare((1, Order::Free), Width::Alike)),
+        case("lanes", "  on two connections", Some("bare"), bare((2, Order::Free), Width::Lean)),
+        case("ordered", "  on two, the head last and in order", Some("bare"), bare((2, Order::Kept), Width::Lean)),
         case("engine", "engine without a projection", Some("bare"), engine(false)),
         case("projection", "engine with a projection", Some("bare"), engine(true)),
     ]

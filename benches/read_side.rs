@@ -148,6 +148,58 @@ async fn bare_read(url: &str) -> f64 {
     count as f64 / started.elapsed().as_secs_f64()
 }
 
+const ROWS_COPIED: &str = "
+    COPY (
+        SELECT position, event_id, category, key, version, event_type, schema_version, data, metadata, recorded_at, hash
+        FROM essaim_events ORDER BY position
+    ) TO STDOUT (FORMAT binary)";
+
+/// The same by COPY in Postgres's binary format, taken apart here.
+async fn bare_copy(url: &str) -> f64 {
+    let mut connection = PgConnection::connect(url).await.expect("connects");
+    let started = Instant::now();
+    let (mut count, mut total) = (0_u64, 0);
+    let mut chunks = connection.copy_out_raw(ROWS_COPIED).await.expect("copies");
+    let mut unread = Vec::new();
+    let mut begun = false;
+    while let Some(chunk) = chunks.try_next().await.expect("reads") {
+        unread.extend_from_slice(&chunk);
+        let mut at = if begun { 0 } else { 19 };
+        begun = true;
+        while let Some((fields, end)) = copied_row(&unread, at) {
+            at = end;
+            let text = |n: usize| std::str::from_utf8(fields[n]).expect("text");
+            let number = |n: usize| i64::from_be_bytes(fields[n].try_into().expect("eight bytes"));
+            let _ = (number(0), uuid::Uuid::from_slice(fields[1]).expect("an id"), text(2).to_owned());
+            let _ = (text(3).to_owned(), number(4), text(8).to_owned(), fields[10].to_vec(), number(9));
+            let fields = format!(r#"{{"{}":{}}}"#, text(5), text(7));
+            let GaugeEvent::Read { value, .. } = serde_json::from_str(&fields).expect("as it was written");
+            total += value;
+            count += 1;
+        }
+        unread.drain(..at.min(unread.len()));
+    }
+    assert_eq!(total as u64, count, "every event was read");
+    count as f64 / started.elapsed().as_secs_f64()
+}
+
+fn copied_row(bytes: &[u8], mut at: usize) -> Option<([&[u8]; 11], usize)> {
+    let mut take = |length: usize| {
+        let taken = bytes.get(at..at + length)?;
+        at += length;
+        Some(taken)
+    };
+    if i16::from_be_bytes(take(2)?.try_into().expect("two bytes")) != 11 {
+        return None;
+    }
+    let mut fields: [&[u8]; 11] = Default::default();
+    for field in &mut fields {
+        let length = i32::from_be_bytes(take(4)?.try_into().expect("four bytes"));
+        *field = take(length as usize)?;
+    }
+    Some((fields, at))
+}
+
 async fn rebuild(server: &str, plan: &Plan, events: u64) {
     for streams in [1_000, events / 5] {
         let url = fresh_database(server, "essaim_bench_rebuild").await;
@@ -156,17 +208,18 @@ async fn rebuild(server: &str, plan: &Plan, events: u64) {
         let head = engine.head();
         let caught_up = engine.read_model::<Totals>().at_least(head).within(Duration::from_secs(120)).await;
         assert_eq!(caught_up.expect("it catches up").len() as u64, streams);
-        let (mut bare, mut built) = (Vec::new(), Vec::new());
+        let (mut bare, mut copied, mut built) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..plan.runs {
             bare.push(bare_read(&url).await);
+            copied.push(bare_copy(&url).await);
             let started = Instant::now();
             assert!(engine.rebuild(Totals::NAME).await, "it is rebuilt");
             built.push(events as f64 / started.elapsed().as_secs_f64());
         }
         engine.shutdown(Duration::from_secs(30)).await;
-        let (bare, built) = (middle(bare), middle(built));
+        let (bare, copied, built) = (middle(bare), middle(copied), middle(built));
         println!(
-            "rebuild: {events} events into {streams} rows: {built:.0}/s; bare loop {bare:.0}/s; {:.2} × the bare loop",
+            "rebuild: {events} events into {streams} rows: {built:.0}/s; bare loop {bare:.0}/s, by COPY {copied:.0}/s; {:.2} × the bare loop",
             built / bare
         );
     }
