@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::sync::Arc;
 
 use serde::de::value::StrDeserializer;
 use serde::de::{
@@ -21,9 +22,9 @@ type JsonSerializer<'a> = serde_json::Serializer<&'a mut Vec<u8>>;
 ///
 /// # Errors
 /// When `value` is not an enum variant, or its fields cannot be written as JSON (a map with keys that are no strings).
-pub(crate) fn encode_variant<T: Serialize>(value: &T) -> Result<(&'static str, Box<str>), Error> {
+pub(crate) fn encode_variant<T: Serialize>(value: &T) -> Result<(&'static str, Arc<str>), Error> {
     let mut name = "";
-    let json = boxed_json(|json| {
+    let json = shared_json(|json| {
         value.serialize(VariantSerializer { json: &mut serde_json::Serializer::new(json), name: &mut name })
     })?;
     Ok((name, json))
@@ -34,7 +35,7 @@ pub(crate) fn encode_variant<T: Serialize>(value: &T) -> Result<(&'static str, B
 ///
 /// # Errors
 /// Those of `write`.
-pub(crate) fn boxed_json(write: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>) -> Result<Box<str>, Error> {
+pub(crate) fn shared_json(write: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>) -> Result<Arc<str>, Error> {
     /// What a thread keeps at most.
     const KEPT_BYTES: usize = 64 << 10;
     thread_local! {
@@ -305,18 +306,18 @@ mod tests {
     #[test]
     fn what_writes_itself_while_something_is_written_leaves_both_whole() {
         let mut inner = None;
-        let outer = boxed_json(|json| {
-            inner = Some(boxed_json(|json| serde_json::to_writer(json, "inner")));
+        let outer = shared_json(|json| {
+            inner = Some(shared_json(|json| serde_json::to_writer(json, "inner")));
             serde_json::to_writer(json, "outer")
         });
 
         assert_eq!((&*outer.unwrap(), &*inner.unwrap().unwrap()), ("\"outer\"", "\"inner\""));
-        let failed = boxed_json(|json| {
+        let failed = shared_json(|json| {
             json.extend(b"left behind");
             Err(serde::ser::Error::custom("as this test wants it"))
         });
         assert!(failed.is_err());
-        assert_eq!(&*boxed_json(|json| serde_json::to_writer(json, &1)).unwrap(), "1");
+        assert_eq!(&*shared_json(|json| serde_json::to_writer(json, &1)).unwrap(), "1");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::codec::boxed_json;
+use crate::codec::shared_json;
 use crate::stream::{GlobalPosition, StreamId, Version};
 
 /// What can be an event: a serde enum whose variants' names are the events' types.
@@ -72,7 +72,7 @@ fn derived_id(purpose: &str, parts: &[&[u8]]) -> Uuid {
 pub struct Metadata(Arc<MetadataInner>);
 
 struct MetadataInner {
-    json: Box<str>,
+    json: Arc<str>,
     fields: OnceLock<MetadataFields>,
 }
 
@@ -92,16 +92,42 @@ pub struct MetadataFields {
     pub extra: BTreeMap<String, serde_json::Value>,
 }
 
+impl MetadataFields {
+    /// As its `Serialize` writes it, which takes ten times as long over the ids; every command has its own metadata.
+    fn write(&self, json: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        let ids = [
+            ("{\"command_id\":\"", self.command_id.0),
+            ("\",\"correlation_id\":\"", self.correlation_id),
+            ("\",\"causation_id\":\"", self.causation_id),
+        ];
+        let mut digits = Uuid::encode_buffer();
+        for (name, id) in ids {
+            json.extend_from_slice(name.as_bytes());
+            json.extend_from_slice(id.as_hyphenated().encode_lower(&mut digits).as_bytes());
+        }
+        json.extend_from_slice(b"\",\"principal\":");
+        serde_json::to_writer(&mut *json, &self.principal)?;
+        for (name, value) in &self.extra {
+            json.push(b',');
+            serde_json::to_writer(&mut *json, name)?;
+            json.push(b':');
+            serde_json::to_writer(&mut *json, value)?;
+        }
+        json.push(b'}');
+        Ok(())
+    }
+}
+
 impl Metadata {
     /// Encodes the fields once.
     pub fn new(fields: MetadataFields) -> Self {
-        let json = boxed_json(|json| serde_json::to_writer(json, &fields));
+        let json = shared_json(|json| fields.write(json));
         let json = json.expect("ids, strings and JSON values can be written as JSON");
         Self(Arc::new(MetadataInner { json, fields: OnceLock::from(fields) }))
     }
 
     /// Metadata as stored; decoded when first asked for.
-    pub fn from_json(json: impl Into<Box<str>>) -> Self {
+    pub fn from_json(json: impl Into<Arc<str>>) -> Self {
         Self(Arc::new(MetadataInner { json: json.into(), fields: OnceLock::new() }))
     }
 
@@ -194,7 +220,7 @@ pub struct NewEvent {
     /// Which shape of that type `json` has, from 1.
     pub schema_version: u16,
     /// The fields as JSON text.
-    pub json: Box<str>,
+    pub json: Arc<str>,
     /// The event before encoding, so that projections in this process need not decode it.
     pub decoded: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -224,7 +250,7 @@ pub struct RecordedEvent {
     /// Which shape of that type `json` has, from 1.
     pub schema_version: u16,
     /// The fields as JSON text, byte for byte as written.
-    pub json: Box<str>,
+    pub json: Arc<str>,
     /// Who and why.
     pub metadata: Metadata,
     /// When the journal stamped it: UTC, microseconds, never before its predecessor.
@@ -286,5 +312,34 @@ impl<E> Deref for TypedEvent<'_, E> {
 
     fn deref(&self) -> &RecordedEvent {
         self.recorded
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn metadata_are_written_as_their_fields_say() {
+        let id = |n: u128| Uuid::from_u128(0x0190_a3c4_0000_7000_8000_0000_0000_0000 + n);
+        let nothing = BTreeMap::new();
+        let much = [("a \"b\"\\", json!({"c": [1, null, "é\u{1}"]})), ("principal", json!("twice"))];
+        let much: BTreeMap<_, _> = much.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        for principal in ["", "anonymous", "a \"quoted\" \\ one\n\u{0}", "Zoë 🐝"] {
+            for extra in [&nothing, &much] {
+                let fields = MetadataFields {
+                    command_id: CommandId(id(1)),
+                    correlation_id: id(2),
+                    causation_id: Uuid::nil(),
+                    principal: principal.into(),
+                    extra: extra.clone(),
+                };
+                let written = serde_json::to_string(&fields).unwrap();
+
+                assert_eq!(Metadata::new(fields).as_json(), written);
+            }
+        }
     }
 }

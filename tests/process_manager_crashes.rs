@@ -138,7 +138,7 @@ fn kill_at_every_step(place: impl Fn() -> Place) {
 
         let amounts: HashMap<_, Vec<_>> =
             world.puts().into_iter().map(|(key, puts)| (key, puts.into_iter().map(|put| put.json).collect())).collect();
-        let cents = |list: &[i64]| list.iter().map(|n| format!(r#"{{"cents":{n}}}"#).into()).collect::<Vec<Box<str>>>();
+        let cents = |list: &[i64]| list.iter().map(|n| format!(r#"{{"cents":{n}}}"#).into()).collect::<Vec<Arc<str>>>();
         let expected = [("1", cents(&[1])), ("2", cents(&[1])), ("3", cents(&[1, 2, 3]))];
         assert_eq!(amounts, expected.map(|(key, puts)| (key.to_owned(), puts)).into(), "killed at step {step}");
         if is_through {
