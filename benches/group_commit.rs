@@ -201,15 +201,29 @@ async fn bare(server: &str, callers: usize, (lanes, order): (usize, Order), widt
     measured
 }
 
-async fn engine(server: &str, callers: usize, with_projection: bool, time: Duration) -> Measured {
+/// What follows the log beside the callers.
+#[derive(Clone, Copy)]
+enum Following {
+    Nothing,
+    /// A projection whose checkpoints are farther apart than the run is long.
+    Unsaved,
+    Projection,
+}
+
+async fn engine(server: &str, callers: usize, following: Following, time: Duration) -> Measured {
     let url = fresh_database(server, "essaim_bench_group_commit").await;
     let builder = Engine::builder(PostgresStore::open(&url).await.expect("opens")).aggregate::<Gauge>();
-    let builder = if with_projection { builder.projection(Totals) } else { builder };
+    let rarely = Limits { checkpoint_every: Duration::from_secs(3_600), ..Limits::default() };
+    let builder = match following {
+        Following::Nothing => builder,
+        Following::Unsaved => builder.limits(rarely).projection(Totals),
+        Following::Projection => builder.projection(Totals),
+    };
     let engine = builder.start().await.expect("starts");
     drive(engine, STREAMS, callers, time, Processor::of_database(&url).await).await
 }
 
-fn cases(callers: usize) -> [Case; 6] {
+fn cases(callers: usize) -> [Case; 7] {
     let case = |name: &str, shown: &str, beside: Option<&str>, run: Run| Case {
         name: format!("{name}-{callers}"),
         shown: format!("{callers} callers: {shown}"),
@@ -219,16 +233,17 @@ fn cases(callers: usize) -> [Case; 6] {
     let bare = move |lanes: (usize, Order), width| -> Run {
         Box::new(move |server, time| Box::pin(async move { bare(&server, callers, lanes, width, time).await }))
     };
-    let engine = move |projection| -> Run {
-        Box::new(move |server, time| Box::pin(async move { engine(&server, callers, projection, time).await }))
+    let engine = move |following| -> Run {
+        Box::new(move |server, time| Box::pin(async move { engine(&server, callers, following, time).await }))
     };
     [
         case("bare", "bare group commit", None, bare((1, Order::Free), Width::Lean)),
         case("alike", "  with rows as wide as the engine's", Some("bare"), bare((1, Order::Free), Width::Alike)),
         case("lanes", "  on two connections", Some("bare"), bare((2, Order::Free), Width::Lean)),
         case("ordered", "  on two, the head last and in order", Some("bare"), bare((2, Order::Kept), Width::Lean)),
-        case("engine", "engine without a projection", Some("bare"), engine(false)),
-        case("projection", "engine with a projection", Some("bare"), engine(true)),
+        case("engine", "engine without a projection", Some("bare"), engine(Following::Nothing)),
+        case("unsaved", "  with one that saves no checkpoint", Some("bare"), engine(Following::Unsaved)),
+        case("projection", "engine with a projection", Some("bare"), engine(Following::Projection)),
     ]
 }
 
