@@ -21,11 +21,12 @@ use self::synchronisers::AnyWorker;
 use crate::actors::Runtime;
 use crate::actors::admission::Admission;
 use crate::actors::flights::Flights;
-use crate::actors::journal::{JournalStatus, chain};
+use crate::actors::journal::JournalStatus;
 use crate::actors::journal_actor::JournalSlot;
 use crate::actors::projection::{Follower, Message as ProjectionMessage};
 use crate::actors::supervisor;
 use crate::actors::synchroniser::Message as SynchroniserMessage;
+use crate::causes::with_causes;
 use crate::clock::SharedClock;
 use crate::event::RecordedEvent;
 use crate::projections::table::{Digest, Table};
@@ -155,7 +156,7 @@ impl Engine {
                 }
                 table
                     .apply(projection, &sources, event, &mut HashSet::new())
-                    .map_err(|error| StoreError::Corrupt { what: chain(&error) })?;
+                    .map_err(|error| StoreError::Corrupt { what: with_causes(&error) })?;
                 reached = event.version;
             }
             if events.len() < PAGE {
@@ -203,7 +204,7 @@ impl Engine {
         let inner = &self.inner;
         let store = match tokio::time::timeout(PATIENCE, inner.store.head()).await {
             Ok(Ok(head)) => Check { name: "store".into(), ok: true, detail: format!("at position {}", head.position) },
-            Ok(Err(error)) => Check { name: "store".into(), ok: false, detail: chain(&error) },
+            Ok(Err(error)) => Check { name: "store".into(), ok: false, detail: with_causes(&error) },
             Err(_) => Check { name: "store".into(), ok: false, detail: format!("no answer within {PATIENCE:?}") },
         };
         let gave_up = inner.status.gave_up().borrow().clone();

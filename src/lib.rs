@@ -17,6 +17,7 @@
 
 mod actors;
 pub mod aggregate;
+mod causes;
 pub mod clock;
 mod codec;
 pub mod command;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use essaim::daemon::cli;
-use essaim::daemon::failure::Failure;
+use essaim::daemon::failure::{Failure, told};
 
 fn main() -> ExitCode {
     // One TLS provider for the whole process. It can only be there already if something above this line installs one.
@@ -33,7 +33,7 @@ fn report(error: &anyhow::Error) -> ExitCode {
     let code = failure.map_or(1, Failure::exit_code);
     if code != 0 {
         let mut stderr = std::io::stderr();
-        let _ = writeln!(stderr, "error: {error:#}");
+        let _ = writeln!(stderr, "error: {}", told(error.as_ref()));
         if let Some(advice) = failure.and_then(Failure::advice) {
             let _ = writeln!(stderr, "hint: {advice}");
         }

@@ -18,10 +18,11 @@ use tracing::warn;
 
 use super::Runtime;
 use super::answer::{Answer, Reply, Request};
-use super::journal::{Append, ClaimDelta, Fault, Lineage, Verdict, chain};
+use super::journal::{Append, ClaimDelta, Fault, Lineage, Verdict};
 use super::loader::Loaded;
 use super::snapshots::PendingSnapshot;
 use crate::aggregate::{Aggregate, Claim, decode_event, encode_event};
+use crate::causes::with_causes;
 use crate::command::NotExecuted;
 use crate::event::{NewEvent, RecordedEvent};
 use crate::store::{LoadRequest, Outcome, Snapshot};
@@ -379,7 +380,7 @@ impl<A: Aggregate> Instance<A> {
 
     fn loaded(&mut self, loaded: Loaded) {
         if let Loaded::Failed(error) = &loaded {
-            warn!(stream = %self.stream, error = %chain(error), "a stream could not be loaded");
+            warn!(stream = %self.stream, error = %with_causes(error), "a stream could not be loaded");
             self.phase = Phase::Cold;
             return self.answer_all(|fault| match fault {
                 Some(Fault::Unknown) => Answer::Unknown,
@@ -421,7 +422,7 @@ impl<A: Aggregate> Instance<A> {
             if event.version.0 != self.version.0 + 1 {
                 return Err(format!("version {} follows version {}", event.version, self.version));
             }
-            let data = decode_event::<A>(event).map_err(|error| chain(&error))?;
+            let data = decode_event::<A>(event).map_err(|error| with_causes(&error))?;
             catch_unwind(AssertUnwindSafe(|| self.state.apply(&data)))
                 .map_err(|_| format!("{} panicked while applying event {}", A::CATEGORY, event.position))?;
             self.version = event.version;

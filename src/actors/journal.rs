@@ -29,6 +29,7 @@ use self::release::Release;
 use super::feed::Feed;
 use super::snapshots::SnapshotSender;
 use crate::aggregate::Claim;
+use crate::causes::with_causes;
 use crate::clock::SharedClock;
 use crate::command::NotExecuted;
 use crate::event::RecordedEvent;
@@ -268,7 +269,7 @@ impl Journal {
                 Ok(claims) if claims.is_empty() => {}
                 Ok(claims) => return Attempt::Refused(StoreError::ClaimsTaken { claims }),
                 Err(error) => {
-                    warn!(error = %chain(&error), "claims could not be looked up");
+                    warn!(error = %with_causes(&error), "claims could not be looked up");
                     self.doubtful = true;
                     continue;
                 }
@@ -293,7 +294,7 @@ impl Journal {
                     self.doubtful = true;
                 }
                 Err(error @ (StoreError::Unavailable { .. } | StoreError::Unknown { .. })) => {
-                    warn!(error = %chain(&error), "an append was not answered; making sure of what is in the log");
+                    warn!(error = %with_causes(&error), "an append was not answered; making sure of what is in the log");
                     self.status.set_unavailable(true);
                     self.doubtful = true;
                     if self.reclaim().await.is_err() {
@@ -377,7 +378,7 @@ impl Journal {
                 Ok(head) => match self.resume_at(head).await {
                     Ok(()) => return Ok(()),
                     Err(error) => {
-                        warn!(error = %chain(&error), "the log went backwards and cannot be given another id yet")
+                        warn!(error = %with_causes(&error), "the log went backwards and cannot be given another id yet")
                     }
                 },
                 Err(StoreError::Fenced { mine, found }) if found < mine => {
@@ -388,7 +389,9 @@ impl Journal {
                             self.writer = writer;
                             continue;
                         }
-                        Err(error) => warn!(error = %chain(&error), "the store went back and cannot be taken over yet"),
+                        Err(error) => {
+                            warn!(error = %with_causes(&error), "the store went back and cannot be taken over yet")
+                        }
                     }
                 }
                 Err(StoreError::Fenced { mine, found }) => {
@@ -399,7 +402,7 @@ impl Journal {
                 Err(StoreError::WeakDurability { setting, found, wanted }) => {
                     error!(setting, found, wanted, "commits are no longer durable; waiting until they are");
                 }
-                Err(error) => warn!(error = %chain(&error), retry_in = ?wait, "the store does not answer"),
+                Err(error) => warn!(error = %with_causes(&error), retry_in = ?wait, "the store does not answer"),
             }
             if self.stop.is_cancelled() {
                 self.status.give_up("stopped while the store did not answer".into());
@@ -452,19 +455,8 @@ async fn continues(store: &SharedStore, known: &Head, found: &Head) -> bool {
         Ok(page) => page.events.first().is_some_and(|event| event.hash == known.chain_hash),
         // The head was just read and is ahead; a second look that fails is no proof of a step backwards.
         Err(error) => {
-            warn!(error = %chain(&error), "could not compare the log with what was known");
+            warn!(error = %with_causes(&error), "could not compare the log with what was known");
             true
         }
     }
-}
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

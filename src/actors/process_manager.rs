@@ -29,8 +29,9 @@ use self::book::{Book, Cause, Counts, Key, Reacting};
 use self::row::Command;
 use self::save::Saves;
 use super::feed::{Feed, Recent};
-use super::journal::{JournalStatus, chain};
+use super::journal::JournalStatus;
 use super::pages::Pages;
+use crate::causes::with_causes;
 use crate::clock::SharedClock;
 use crate::event::{ChainHash, CommandId, RecordedEvent};
 use crate::health::{ProcessManagerStatus, ProjectionState};
@@ -346,7 +347,7 @@ impl<M: ProcessManager> Running<M> {
                     self.react_to(page.iter())?;
                 }
                 Err(error) => {
-                    warn!(process_manager = M::NAME, error = %chain(&error), "the log cannot be read");
+                    warn!(process_manager = M::NAME, error = %with_causes(&error), "the log cannot be read");
                     self.wake_later();
                     return Ok(false);
                 }

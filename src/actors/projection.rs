@@ -17,9 +17,10 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::feed::{CommittedBatch, Feed, Recent};
-use super::journal::{JournalStatus, chain};
+use super::journal::JournalStatus;
 use super::pages::{Pages, is_in_the_log};
 use crate::aggregate::DecodeError;
+use crate::causes::with_causes;
 use crate::clock::SharedClock;
 use crate::event::RecordedEvent;
 use crate::health::ProjectionState;
@@ -327,7 +328,7 @@ impl<P: Projection> Following<P> {
                     self.apply(vec![page]).await?;
                 }
                 Err(error) => {
-                    warn!(projection = P::NAME, error = %chain(&error), "the log cannot be read");
+                    warn!(projection = P::NAME, error = %with_causes(&error), "the log cannot be read");
                     self.wake_later();
                     return Ok(false);
                 }
@@ -372,7 +373,7 @@ impl<P: Projection> Following<P> {
                 Ok(true)
             }
             Err(error) if error.is_transient() => {
-                warn!(projection = P::NAME, error = %chain(&error), "the read table cannot be loaded yet");
+                warn!(projection = P::NAME, error = %with_causes(&error), "the read table cannot be loaded yet");
                 self.wake_later();
                 Ok(false)
             }
@@ -504,7 +505,7 @@ impl<P: Projection> Following<P> {
             // Someone else saved; what the row says now must be looked at again.
             Err(error @ StoreError::Conflict { .. }) => Err(Box::new(error)),
             Err(error) => {
-                warn!(projection = P::NAME, error = %chain(&error), "a checkpoint was not saved; it is tried again");
+                warn!(projection = P::NAME, error = %with_causes(&error), "a checkpoint was not saved; it is tried again");
                 if let Some(fold) = &mut self.fold {
                     fold.dirty.extend(saving.keys);
                 }

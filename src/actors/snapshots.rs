@@ -4,7 +4,7 @@
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::journal::chain;
+use crate::causes::with_causes;
 use crate::event::RecordedEvent;
 use crate::store::{SharedStore, Snapshot};
 
@@ -29,7 +29,7 @@ impl SnapshotSender {
         tokio::spawn(async move {
             while let Some(snapshot) = waiting.recv().await {
                 if let Err(error) = store.save_snapshot(&snapshot).await {
-                    warn!(stream = %snapshot.stream, error = %chain(&error), "a snapshot was not saved");
+                    warn!(stream = %snapshot.stream, error = %with_causes(&error), "a snapshot was not saved");
                 }
             }
         });

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::config::layers::ConfigError;
+use crate::causes::with_causes;
 use crate::engine::StartError;
 use crate::store::StoreError;
 
@@ -109,10 +110,9 @@ pub(crate) fn store_advice(error: &StoreError) -> Option<&'static str> {
     }
 }
 
-/// The message of an error and of everything behind it, on one line.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    std::iter::once(error.to_string()).chain(causes.map(ToString::to_string)).collect::<Vec<_>>().join(": ")
+/// The message of a failure and of everything behind it, on one line.
+pub fn told(failure: &(dyn std::error::Error + 'static)) -> String {
+    with_causes(failure)
 }
 
 #[cfg(test)]

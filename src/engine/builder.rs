@@ -19,7 +19,7 @@ use crate::actors::admission::Admission;
 use crate::actors::dispatcher::Dispatcher;
 use crate::actors::feed::Feed;
 use crate::actors::flights::Flights;
-use crate::actors::journal::{BatchLimits, Journal, JournalStatus, chain};
+use crate::actors::journal::{BatchLimits, Journal, JournalStatus};
 use crate::actors::journal_actor::{JournalActor, JournalSlot};
 use crate::actors::loader::Loader;
 use crate::actors::process_manager::{Ground, ProcessManagerActor, Runner};
@@ -29,6 +29,7 @@ use crate::actors::supervisor::{self, ChildSpec, ChildState, RestartPolicy, Supe
 use crate::actors::synchroniser::call::Recorder;
 use crate::actors::synchroniser::{self, SynchroniserActor, Worker};
 use crate::aggregate::{Aggregate, AggregateId};
+use crate::causes::with_causes;
 use crate::clock::{Clock, SharedClock, SystemClock};
 use crate::command::{ExecuteError, NotExecuted, Options};
 use crate::health::ProjectionState;
@@ -465,7 +466,7 @@ async fn prune_outcomes(store: SharedStore, clock: SharedClock, days: u32, stop:
         match store.prune_outcomes(before).await {
             Ok(0) => {}
             Ok(removed) => info!(removed, "expired outcomes removed"),
-            Err(error) => warn!(error = %chain(&error), "expired outcomes were not removed"),
+            Err(error) => warn!(error = %with_causes(&error), "expired outcomes were not removed"),
         }
         tokio::select! {
             biased;

@@ -13,8 +13,8 @@ use crate::actors::admission::{Admission, Permit};
 use crate::actors::answer::{Answer, Keep, Reply, Request, Ticket};
 use crate::actors::dispatcher::Dispatcher;
 use crate::actors::flights::Joined;
-use crate::actors::journal::chain;
 use crate::aggregate::{Aggregate, AggregateId};
+use crate::causes::with_causes;
 use crate::codec::json_length;
 use crate::command::{ExecuteError, NotExecuted, Options, Receipt};
 use crate::event::{CommandId, Metadata, MetadataFields};
@@ -135,7 +135,7 @@ impl Engine {
                 tokio::spawn(async move {
                     let verdict = match engine.inner.flights.kept(request.command_id).await {
                         Err(error) => {
-                            warn!(error = %chain(&*error), "an outcome could not be looked up");
+                            warn!(error = %with_causes(&*error), "an outcome could not be looked up");
                             Answer::NotExecuted(NotExecuted::StoreUnavailable)
                         }
                         Ok(Some(kept)) if kept.fingerprint != keep.fingerprint => Answer::CommandIdReused,

@@ -11,8 +11,8 @@ use tracing::warn;
 use super::super::answer::{Answer, Keep, Reply};
 use super::super::loader::retried;
 use super::super::snapshots::{PendingSnapshot, SnapshotSender};
-use super::chain;
 use crate::aggregate::Claim;
+use crate::causes::with_causes;
 use crate::command::NotExecuted;
 use crate::event::{CommandId, Metadata, NewEvent, RecordedEvent};
 use crate::store::{Outcome, SharedStore, StoredOutcome};
@@ -181,7 +181,7 @@ async fn kept_of(store: &SharedStore, ids: &[CommandId]) -> HashMap<CommandId, O
     match retried(|| store.read_outcomes(ids)).await {
         Ok(stored) => stored.into_iter().map(|stored| (stored.command_id, stored.outcome)).collect(),
         Err(error) => {
-            warn!(error = %chain(&error), "kept outcomes could not be looked up");
+            warn!(error = %with_causes(&error), "kept outcomes could not be looked up");
             HashMap::new()
         }
     }

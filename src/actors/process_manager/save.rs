@@ -10,8 +10,8 @@ use tracing::{info, warn};
 use super::book::{Book, Key};
 use super::row::InstanceRow;
 use super::{Message, PAUSE, Running};
-use crate::actors::journal::chain;
 use crate::actors::pages::is_in_the_log;
+use crate::causes::with_causes;
 use crate::event::ChainHash;
 use crate::process_manager::ProcessManager;
 use crate::projections::{Row, RowKey, TableSpec, Values};
@@ -64,7 +64,7 @@ impl<M: ProcessManager> Running<M> {
                 Ok(true)
             }
             Err(error) if error.is_transient() => {
-                warn!(process_manager = M::NAME, error = %chain(&error), "the instances cannot be loaded yet");
+                warn!(process_manager = M::NAME, error = %with_causes(&error), "the instances cannot be loaded yet");
                 self.wake_later();
                 Ok(false)
             }
@@ -196,7 +196,7 @@ impl<M: ProcessManager> Running<M> {
                 Err(Box::new(error))
             }
             Err(error) => {
-                warn!(process_manager = M::NAME, error = %chain(&error), "a save failed; it is tried again");
+                warn!(process_manager = M::NAME, error = %with_causes(&error), "a save failed; it is tried again");
                 self.book().thaw(saving.keys);
                 self.saves.not_before = Instant::now() + PAUSE;
                 self.myself.send_after(PAUSE, || Message::Tick);

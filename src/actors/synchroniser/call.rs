@@ -11,9 +11,9 @@ use uuid::Uuid;
 
 use super::Worker;
 use super::row::SubjectRow;
-use crate::actors::journal::chain;
 use crate::actors::loader::retried;
 use crate::aggregate::{Aggregate, AggregateId, with_decoded};
+use crate::causes::with_causes;
 use crate::command::{ExecuteError, NotExecuted, Options, Receipt};
 use crate::event::RecordedEvent;
 use crate::store::{LoadRequest, LoadedStream, SharedStore, Snapshot, StoreError};
@@ -87,7 +87,7 @@ impl<S: Synchroniser> Worker<S> {
         let folded = match fold::<S::Subject>(&self.store, &job.subject, job.version).await {
             Ok(folded) => folded,
             Err(error) => {
-                return Landing { ended: Ended::Hindered(chain(&error)), unsure: job.unsure, evidence: None };
+                return Landing { ended: Ended::Hindered(with_causes(&error)), unsure: job.unsure, evidence: None };
             }
         };
         let call = Call {
@@ -213,7 +213,7 @@ impl<S: Synchroniser> Worker<S> {
                         error,
                         ExecuteError::NotExecuted { reason: NotExecuted::Draining | NotExecuted::Fenced }
                     );
-                    reason = format!("the outcome cannot be recorded: {}", chain(&error));
+                    reason = format!("the outcome cannot be recorded: {}", with_causes(&error));
                     debug!(synchroniser = S::NAME, reason, tried, "an outcome was not recorded");
                     if is_over {
                         break;
@@ -302,7 +302,7 @@ fn start<A: Aggregate>(loaded: LoadedStream, version: Version) -> Option<(Folded
 
 fn apply<A: Aggregate>(folded: &mut Folded<A>, event: &RecordedEvent) -> Result<(), StoreError> {
     with_decoded::<A, _>(event, |data| folded.state.apply(data))
-        .map_err(|error| StoreError::Corrupt { what: chain(&error) })?;
+        .map_err(|error| StoreError::Corrupt { what: with_causes(&error) })?;
     folded.cause = Some(Cause { event_id: event.event_id, correlation_id: event.metadata.correlation_id });
     Ok(())
 }

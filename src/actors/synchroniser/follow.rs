@@ -9,8 +9,8 @@ use tracing::{info, warn};
 
 use super::{Message, Working};
 use crate::actors::feed::Recent;
-use crate::actors::journal::chain;
 use crate::aggregate::{Aggregate, DecodeError, with_decoded};
+use crate::causes::with_causes;
 use crate::event::RecordedEvent;
 use crate::health::ProjectionState;
 use crate::synchroniser::Synchroniser;
@@ -70,7 +70,7 @@ impl<S: Synchroniser> Working<S> {
                     self.follow(page.iter())?;
                 }
                 Err(error) => {
-                    warn!(synchroniser = S::NAME, error = %chain(&error), "the log cannot be read");
+                    warn!(synchroniser = S::NAME, error = %with_causes(&error), "the log cannot be read");
                     self.wake_later();
                     return Ok(false);
                 }

@@ -11,8 +11,8 @@ use tracing::{info, warn};
 use super::book::Book;
 use super::row::SubjectRow;
 use super::{Message, Working};
-use crate::actors::journal::chain;
 use crate::actors::pages::is_in_the_log;
+use crate::causes::with_causes;
 use crate::event::ChainHash;
 use crate::projections::{Row, Values};
 use crate::store::{Cause, Checkpoint, CheckpointSave, StoreError};
@@ -59,7 +59,7 @@ impl<S: Synchroniser> Working<S> {
                 Ok(true)
             }
             Err(error) if error.is_transient() => {
-                warn!(synchroniser = S::NAME, error = %chain(&error), "the subjects cannot be loaded yet");
+                warn!(synchroniser = S::NAME, error = %with_causes(&error), "the subjects cannot be loaded yet");
                 self.wake_later();
                 Ok(false)
             }
@@ -187,7 +187,7 @@ impl<S: Synchroniser> Working<S> {
             // Someone else saved; what the row says now must be looked at again.
             Err(error @ StoreError::Conflict { .. }) => Err(Box::new(error)),
             Err(error) => {
-                warn!(synchroniser = S::NAME, error = %chain(&error), "a checkpoint was not saved; it is tried again");
+                warn!(synchroniser = S::NAME, error = %with_causes(&error), "a checkpoint was not saved; it is tried again");
                 self.worker.book().thaw(saving.subjects);
                 self.saves.waiting.extend(saving.waiting);
                 if let StoreError::Data { .. } | StoreError::Schema { .. } = error {

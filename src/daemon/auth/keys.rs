@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::issuer::{Issuer, Key};
-use crate::daemon::failure::with_causes;
+use crate::causes::with_causes;
 
 /// Between two looks for a key that is not known: who sends invented ids must not make us hammer the issuer.
 const BETWEEN_REFRESHES: Duration = Duration::from_secs(60);

@@ -9,10 +9,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
 use super::{Format, open_to_read, output};
+use crate::causes::with_causes;
 use crate::clock::{Clock, SystemClock};
 use crate::daemon::config::layers::{ConfigError, Settings};
 use crate::daemon::config::{Config, without_password};
-use crate::daemon::failure::{Failure, store_advice, store_exit_code, with_causes};
+use crate::daemon::failure::{Failure, store_advice, store_exit_code};
 use crate::daemon::serve::{refuse_open_doors, resolve};
 use crate::daemon::{auth, built_in, provider};
 use crate::store::open::{sqlite_file, sqlite_lock_file};

@@ -9,8 +9,9 @@ use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use serde_json::Value;
 
+use crate::causes::with_causes;
 use crate::daemon::config::Config;
-use crate::daemon::failure::{Failure, with_causes};
+use crate::daemon::failure::Failure;
 
 /// Where the daemon is.
 #[derive(Debug, Clone, clap::Args)]
