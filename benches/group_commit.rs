@@ -15,7 +15,8 @@ use sqlx::{Connection, Executor, PgConnection};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use self::measuring::{
-    Case, Gauge, GaugeCommand, GaugeEvent, Measured, Plan, Processor, Run, Totals, drive, fresh_database, measure, note,
+    Case, Gauge, GaugeCommand, GaugeEvent, Measured, Plan, Processor, Run, Totals, drive, fresh_database, measure,
+    note, scattered,
 };
 
 mod measuring;
@@ -191,7 +192,7 @@ async fn bare(server: &str, callers: usize, (lanes, order): (usize, Order), widt
         async move {
             let (reply, answer) = oneshot::channel();
             let command = GaugeCommand::Read { value: 1, note: note() };
-            let actor = &actors[(caller + n as usize * callers) % STREAMS];
+            let actor = &actors[scattered(caller, n, STREAMS)];
             actor.send_message(BareRead { command, reply }).expect("it runs");
             answer.await.expect("it is written");
         }

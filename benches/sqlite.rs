@@ -15,7 +15,9 @@ use sqlx::{ConnectOptions, Executor};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};
 
-use self::measuring::{Case, Gauge, GaugeEvent, Measured, Plan, Processor, Run, Totals, drive, measure, note};
+use self::measuring::{
+    Case, Gauge, GaugeEvent, Measured, Plan, Processor, Run, Totals, drive, measure, note, scattered,
+};
 
 mod measuring;
 
@@ -28,15 +30,20 @@ const MOST_IN_A_STATEMENT: usize = 128;
 
 struct Pending {
     stream: usize,
-    version: i64,
     data: String,
     reply: oneshot::Sender<()>,
+}
+
+/// Where the log and each of its streams end.
+struct Ends {
+    position: i64,
+    versions: [i64; STREAMS],
 }
 
 /// Writes whatever came while it wrote before.
 async fn batch(mut queue: mpsc::UnboundedReceiver<Pending>, mut connection: SqliteConnection, is_wide: bool) {
     let inserts: Vec<String> = (0..=MOST_IN_A_STATEMENT.ilog2()).map(|power| insert_of(1 << power)).collect();
-    let mut position = 0;
+    let mut ends = Ends { position: 0, versions: [0; STREAMS] };
     loop {
         let mut group = Vec::new();
         if queue.recv_many(&mut group, MOST_IN_A_GROUP).await == 0 {
@@ -47,7 +54,7 @@ async fn batch(mut queue: mpsc::UnboundedReceiver<Pending>, mut connection: Sqli
         while !rest.is_empty() {
             let power = rest.len().min(MOST_IN_A_STATEMENT).ilog2();
             let (rows, left) = rest.split_at(1 << power);
-            insert(&mut connection, &inserts[power as usize], rows, &mut position, is_wide).await;
+            insert(&mut connection, &inserts[power as usize], rows, &mut ends, is_wide).await;
             rest = left;
         }
         connection.execute("COMMIT").await.expect("the disk takes it");
@@ -68,13 +75,7 @@ fn insert_of(rows: usize) -> String {
     )
 }
 
-async fn insert(
-    connection: &mut SqliteConnection,
-    statement: &str,
-    rows: &[Pending],
-    position: &mut i64,
-    is_wide: bool,
-) {
+async fn insert(connection: &mut SqliteConnection, statement: &str, rows: &[Pending], ends: &mut Ends, is_wide: bool) {
     let id = SystemClock.time_ordered_id();
     let metadata = match is_wide {
         true => format!(r#"{{"command_id":"{id}","correlation_id":"{id}","causation_id":"{id}","principal":""}}"#),
@@ -82,12 +83,13 @@ async fn insert(
     };
     let mut query = sqlx::query(sqlx::AssertSqlSafe(statement));
     for pending in rows {
-        *position += 1;
+        ends.position += 1;
+        ends.versions[pending.stream] += 1;
         query = query
-            .bind(*position)
+            .bind(ends.position)
             .bind(SystemClock.time_ordered_id().to_string())
             .bind(pending.stream.to_string())
-            .bind(pending.version)
+            .bind(ends.versions[pending.stream])
             .bind(&pending.data)
             .bind(metadata.clone())
             .bind("2026-01-01T00:00:00.000000Z")
@@ -111,9 +113,9 @@ async fn bare(is_wide: bool, time: Duration) -> Measured {
         async move {
             let data = serde_json::to_string(&GaugeEvent::Read { value: 1, note: note() }).expect("plain data");
             let (reply, answer) = oneshot::channel();
-            // One caller's streams are its own.
-            let (stream, version) = (caller + (n as usize % 4) * CALLERS, n as i64 / 4 + 1);
-            journal.send(Pending { stream, version, data, reply }).unwrap_or_else(|_| panic!("it runs"));
+            journal
+                .send(Pending { stream: scattered(caller, n, STREAMS), data, reply })
+                .unwrap_or_else(|_| panic!("it runs"));
             answer.await.expect("it is written");
         }
     })

@@ -136,6 +136,11 @@ impl Metadata {
         &self.0.json
     }
 
+    /// The stored text, shared.
+    pub fn shared_json(&self) -> Arc<str> {
+        Arc::clone(&self.0.json)
+    }
+
     /// The decoded fields. Text that is no metadata of ours (written by other hands) shows nil ids and no principal.
     pub fn fields(&self) -> &MetadataFields {
         self.0.fields.get_or_init(|| {

@@ -6,6 +6,7 @@
 //! conformance    the contract of a store as some 140 tests, see `store_conformance_tests!`
 //! virtual_clock  a clock that moves with the time of the runtime
 //! batch          builds batches with right positions and hashes
+//! whole_log      all that a log holds
 //! ```
 
 pub mod batch;
@@ -14,6 +15,7 @@ pub mod faults;
 pub mod faulty;
 pub mod given;
 pub mod virtual_clock;
+pub mod whole_log;
 
 pub use batch::BatchBuilder;
 pub use conformance::StoreUnderTest;
@@ -21,3 +23,4 @@ pub use faults::{AppendFault, Faults};
 pub use faulty::FaultyStore;
 pub use given::given;
 pub use virtual_clock::VirtualClock;
+pub use whole_log::whole_log;

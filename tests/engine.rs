@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use essaim::prelude::*;
-use essaim::store::{LogFilter, TakeOver};
+use essaim::store::TakeOver;
+use essaim::testing::whole_log;
 use futures::StreamExt;
 use futures::future::join_all;
 use support::{Balances, Purse, PurseCommand, PurseEvent, PurseRejection, eventually};
@@ -40,7 +41,7 @@ fn put(cents: i64) -> PurseCommand {
 }
 
 async fn log(engine: &Engine) -> Vec<RecordedEvent> {
-    engine.store().read_log(GlobalPosition::START, 1_000_000, &LogFilter::default()).await.unwrap().events
+    whole_log(&**engine.store()).await
 }
 
 #[tokio::test]

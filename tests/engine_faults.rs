@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use essaim::prelude::*;
-use essaim::store::LogFilter;
-use essaim::testing::{AppendFault, Faults, FaultyStore};
+use essaim::testing::{AppendFault, Faults, FaultyStore, whole_log};
 use futures::future::join_all;
 use sqlx::{Connection, Executor, SqliteConnection};
 use support::{Balances, Purse, PurseCommand, eventually};
@@ -38,7 +37,7 @@ fn kept(n: u128) -> Options {
 }
 
 async fn log(engine: &Engine) -> Vec<RecordedEvent> {
-    engine.store().read_log(GlobalPosition::START, 100_000, &LogFilter::default()).await.unwrap().events
+    whole_log(&**engine.store()).await
 }
 
 async fn appends_once_after(fault: AppendFault) {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use brittle::{BrittleClock, BrittleRecorder};
 use essaim::prelude::*;
 use essaim::store::{EventStore, LogFilter};
-use essaim::testing::{AppendFault, Faults, FaultyStore};
+use essaim::testing::{AppendFault, Faults, FaultyStore, whole_log};
 use support::{Balances, Purse, PurseCommand, PurseRejection};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -70,7 +70,7 @@ impl Moment {
             last = self.engine.execute(&Purse::id(purse), put(100)).await.unwrap().position;
         }
         assert_eq!(last.0, self.length().await);
-        let events = self.log.read_log(GlobalPosition::START, 1_000, &LogFilter::default()).await.unwrap().events;
+        let events = whole_log(&self.log).await;
         let put = events.iter().filter_map(|event| {
             let data: serde_json::Value = serde_json::from_str(&event.json).unwrap();
             data["cents"].as_i64()

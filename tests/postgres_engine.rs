@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use brittle::BrittleRecorder;
 use essaim::prelude::*;
-use essaim::store::LogFilter;
-use essaim::testing::FaultyStore;
+use essaim::testing::{FaultyStore, whole_log};
 use postgres::{Cluster, Database};
 use sqlx::{Connection, Executor, PgConnection};
 use support::{Balances, Purse, PurseCommand, eventually};
@@ -68,8 +67,8 @@ async fn survive(database: &Database, interfere: impl AsyncFn()) {
     let told: i64 = callers.join_all().await.into_iter().sum();
 
     let head = engine.store().head().await.unwrap().position;
-    let page = engine.store().read_log(GlobalPosition::START, 1_000_000, &LogFilter::default()).await.unwrap();
-    assert_eq!((page.events.len() as i64, head.0 as i64), (told, told));
+    let events = whole_log(&**engine.store()).await;
+    assert_eq!((events.len() as i64, head.0 as i64), (told, told));
     let balances = engine.read_model::<Balances>().at_least(head).await.unwrap();
     assert_eq!(balances.read(|rows| rows.index().0), told);
     engine.shutdown(Duration::from_secs(20)).await;

@@ -6,16 +6,21 @@ mod log;
 mod postgres;
 
 use std::error::Error;
+use std::sync::Arc;
 
 use essaim::prelude::*;
 use essaim::projections::{TableSpec, Value};
 use essaim::store::postgres::PostgresOptions;
-use essaim::store::{Epoch, TakeOver};
+use essaim::store::{Epoch, LogFilter, TakeOver};
+use essaim::testing::BatchBuilder;
 use futures::FutureExt;
 use log::{ME, OTHER, batch, recorded_at, save, stream};
-use postgres::{Cluster, Database, PASSWORD, with_address, with_database};
+use postgres::{Cluster, Database, PASSWORD, address, with_address, with_database};
+use sqlx::postgres::PgPoolOptions;
 use sqlx::{Executor, PgPool};
-use tokio::net::TcpListener;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 async fn fresh() -> (Database, PostgresStore) {
@@ -192,6 +197,67 @@ async fn a_store_on_a_programs_own_pool_reads_on_it() {
     pool.close().await;
     assert!(store.head().await.is_err());
     store.prepare_table(&turnover(1)).await.unwrap();
+}
+
+/// A way to the server for one connection after the other; of the answers on each pass so many bytes as the channel
+/// says when it begins, and `stopped` is told when there are more.
+async fn narrow_way(database: &Database, room: watch::Receiver<u64>, stopped: Arc<Notify>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = database.url.clone();
+    let narrow = with_address(&url, &listener.local_addr().unwrap().to_string());
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(address(&url)).await.unwrap();
+            let (mut from_client, mut to_client) = client.into_split();
+            let (from_server, mut to_server) = server.into_split();
+            tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+            let (mut answers, stopped) = (from_server.take(*room.borrow()), Arc::clone(&stopped));
+            tokio::spawn(async move {
+                tokio::io::copy(&mut answers, &mut to_client).await.unwrap();
+                stopped.notify_one();
+                std::future::pending::<()>().await;
+            });
+        }
+    });
+    narrow
+}
+
+/// The driver would take the rest of such a page for the answer to the next question.
+#[tokio::test]
+async fn a_page_that_is_left_half_way_leaves_nothing_of_it_in_the_next_answer() {
+    const LARGE: usize = 40_000;
+    let database = Database::fresh().await;
+    let (widen, room) = watch::channel(u64::MAX);
+    let stopped = Arc::new(Notify::new());
+    let url = narrow_way(&database, room, Arc::clone(&stopped)).await;
+    let mut writer =
+        PostgresStore::open(&database.url).await.unwrap().open_writer(ME, TakeOver::OnlyDead).await.unwrap();
+    let large = format!(r#"{{"note":"{}"}}"#, "x".repeat(LARGE));
+    let batch = (1..=300).fold(BatchBuilder::after(writer.head()), |batch, version| {
+        batch.event(&stream(), version, "Deposited", &large)
+    });
+    let batch = batch.build();
+    writer.append(&batch).await.unwrap();
+    let one_after_the_other = PgPoolOptions::new().max_connections(1);
+
+    for events in [1, 100, 299] {
+        widen.send_replace(events * LARGE as u64);
+        let pool = one_after_the_other.clone().connect(&url).await.unwrap();
+        widen.send_replace(u64::MAX);
+        let store = PostgresStore::from_pool(pool).await.unwrap();
+        let everything = LogFilter::default();
+        let mut reading = store.read_log(GlobalPosition::START, 300, &everything);
+        tokio::select! {
+            biased;
+            read = &mut reading => panic!("the way is narrow, but {:?}", read.map(|page| page.events.len())),
+            () = stopped.notified() => {}
+        }
+        drop(reading);
+
+        assert_eq!(store.head().await.unwrap().position, GlobalPosition(300));
+        let page = store.read_log(GlobalPosition::START, 300, &everything).await.unwrap();
+        assert!(page.events == *batch.events, "{events}");
+    }
 }
 
 const COLUMNS: &[Column] = &[

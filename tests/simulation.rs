@@ -16,8 +16,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use essaim::clock::Clock;
 use essaim::event::ChainHash;
 use essaim::prelude::*;
-use essaim::store::{EventStore, LogFilter, TakeOver};
-use essaim::testing::{AppendFault, Faults, FaultyStore};
+use essaim::store::{EventStore, TakeOver};
+use essaim::testing::{AppendFault, Faults, FaultyStore, whole_log};
 use till::{Contents, Till, TillCommand, TillEvent, TillRejection};
 use uuid::Uuid;
 
@@ -159,7 +159,7 @@ impl World {
     }
 
     async fn log(&self) -> Vec<RecordedEvent> {
-        self.store.read_log(GlobalPosition::START, 100_000, &LogFilter::default()).await.unwrap().events
+        whole_log(&self.store).await
     }
 
     /// Sends each command until there is a definite answer, as a client does whose daemon comes and goes.

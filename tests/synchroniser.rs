@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use essaim::engine::SynchroniserHandle;
 use essaim::prelude::*;
-use essaim::store::LogFilter;
 use essaim::synchroniser::{DeadLetter, Drift, Pace, Progress, Reconciliation};
-use essaim::testing::{Faults, FaultyStore};
+use essaim::testing::{Faults, FaultyStore, whole_log};
 use futures::StreamExt;
 use outside::{
     Account, Fault, Member, MemberCommand, Registry, Standing, StandingEvent, Step, ToRegistry, VirtualClock,
@@ -769,8 +768,8 @@ fn ten_thousand_subjects_through_faults_lost_answers_and_an_outage() {
         let probes: Vec<_> = times.iter().copied().filter(|at| *at > opened && *at < outage.end).collect();
         assert!(probes.windows(2).all(|pair| pair[1] - pair[0] >= Duration::from_secs(1)), "{probes:?}");
         assert!((50..=60).contains(&probes.len()), "{}", probes.len());
-        let log = process.engine.store().read_log(GlobalPosition::START, 100_000, &LogFilter::default()).await.unwrap();
-        let of_type = |wanted: &str| log.events.iter().filter(|event| event.event_type == wanted).count();
+        let log = whole_log(&**process.engine.store()).await;
+        let of_type = |wanted: &str| log.iter().filter(|event| event.event_type == wanted).count();
         assert_eq!((of_type("Synced"), of_type("SyncFailed")), (SUBJECTS - HOPELESS, HOPELESS));
         assert!(process.engine.shutdown(CALM).await);
     });

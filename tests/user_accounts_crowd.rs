@@ -25,10 +25,9 @@ use essaim::identity::{IdentityProvider, MAX_PAGE};
 use essaim::prelude::*;
 use essaim::projections::payment_summaries::PaymentSummaries;
 use essaim::projections::user_profiles::UserProfiles;
-use essaim::store::LogFilter;
 use essaim::synchroniser::Pace;
 use essaim::synchronisers::user_accounts::UserAccounts;
-use essaim::testing::VirtualClock;
+use essaim::testing::{VirtualClock, whole_log};
 use futures::StreamExt;
 use realm::Realm;
 use serde_json::{Value, json};
@@ -269,11 +268,11 @@ async fn ten_thousand_users_through_errors_lost_answers_and_an_outage_are_one_ac
         };
         assert!(letter.permanent && letter.reason.starts_with(code), "{letter:?}");
     }
-    let log = desk.engine.store().read_log(GlobalPosition::START, 100_000, &LogFilter::default()).await.unwrap();
-    let of_type = |wanted: &str| log.events.iter().filter(|event| event.event_type == wanted).count();
+    let log = whole_log(&**desk.engine.store()).await;
+    let of_type = |wanted: &str| log.iter().filter(|event| event.event_type == wanted).count();
     assert_eq!((of_type("IdentityLinked"), of_type("IdentitySyncFailed")), (users - HOPELESS, HOPELESS));
     let mut synced = BTreeMap::<Uuid, Vec<u64>>::new();
-    for event in log.events.iter().filter(|event| event.event_type == "IdentitySynced") {
+    for event in log.iter().filter(|event| event.event_type == "IdentitySynced") {
         let version = serde_json::from_str::<Value>(&event.json).unwrap()["version"].as_u64().unwrap();
         synced.entry(event.stream.key().parse().unwrap()).or_default().push(version);
     }

@@ -13,7 +13,7 @@ use essaim::domain::identity::Identity;
 use essaim::domain::user::{User, UserCommand};
 use essaim::identity::double::Faults;
 use essaim::prelude::*;
-use essaim::store::LogFilter;
+use essaim::testing::whole_log;
 use realm::{CLIENT, Realm, SECRET};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -112,8 +112,8 @@ async fn a_daemon_killed_again_and_again_makes_one_account_for_each_user() {
     drop(daemon);
     // One outcome for each user, and the account that it names is the one that is there.
     let store = SqliteStore::open(folder.path().join("log.db")).await.unwrap();
-    let log = store.read_log(GlobalPosition::START, 10_000, &LogFilter::default()).await.unwrap();
-    for event in log.events.iter().filter(|event| event.event_type == "IdentityLinked") {
+    let log = whole_log(&store).await;
+    for event in log.iter().filter(|event| event.event_type == "IdentityLinked") {
         let user: Uuid = event.stream.key().parse().unwrap();
         let account = realm.account(&format!("user{}", user.as_u128() - 1)).await.unwrap();
         assert_eq!(event.stream.category(), Identity::CATEGORY);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use essaim::prelude::*;
 
-use super::callers::{Measured, measure};
+use super::callers::{Measured, measure, scattered};
 use super::processor::Processor;
 
 #[derive(Default)]
@@ -68,7 +68,7 @@ pub(crate) fn note() -> String {
     "x".repeat(170)
 }
 
-/// Callers that go round these gauges, until the engine is shut down.
+/// Callers that take these gauges in no order, until the engine is shut down.
 pub(crate) async fn drive(
     engine: Engine,
     gauges: usize,
@@ -81,7 +81,7 @@ pub(crate) async fn drive(
     let measured = measure(callers, time, processor, move |caller, n| {
         let (engine, ids) = (used.clone(), Arc::clone(&ids));
         async move {
-            let id = &ids[(caller + n as usize * callers) % ids.len()];
+            let id = &ids[scattered(caller, n, ids.len())];
             engine.execute(id, GaugeCommand::Read { value: 1, note: note() }).await.expect("a quiet engine takes it");
         }
     })

@@ -7,7 +7,7 @@ mod gauge;
 mod processor;
 mod table;
 
-pub(crate) use self::callers::{Measured, measure};
+pub(crate) use self::callers::{Measured, measure, scattered};
 pub(crate) use self::databases::fresh_database;
 pub(crate) use self::gauge::{Gauge, GaugeCommand, GaugeEvent, Totals, drive, note};
 pub(crate) use self::processor::Processor;

@@ -461,7 +461,7 @@ impl<P: Projection> Following<P> {
         }
         self.last_save = now;
         let keys = std::mem::take(&mut fold.dirty);
-        let (rows, deletes) = fold.table.freeze(&keys);
+        let (mut rows, deletes) = fold.table.freeze(&keys);
         let chain_hash = fold.table.read(|snapshot| snapshot.chain_hash());
         let checkpoint = Checkpoint {
             projection: P::NAME.into(),
@@ -476,6 +476,8 @@ impl<P: Projection> Following<P> {
         let (store, myself) = (Arc::clone(&self.follower.store), self.myself.clone());
         // A task of its own: nothing that stops this actor may drop a transaction half way.
         tokio::spawn(async move {
+            // In the order of its index a store takes many rows in half the time.
+            rows.sort_by_cached_key(|row| row.key());
             let upserts = rows.iter().map(|row| row.write()).collect();
             let save = CheckpointSave { table: &spec, previous, checkpoint, upserts, deletes, replace_all };
             let result = store.save_checkpoint(save).await;

@@ -24,12 +24,14 @@ use crate::stream::{GlobalPosition, StreamId, Version};
 pub mod audit;
 pub mod memory;
 pub mod open;
+mod page;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
 pub use open::{OpenOptions, open};
+pub use page::MAX_PAGE_BYTES;
 
 /// Raised by every take-over of the log and after every append of unknown outcome; a writer of a lower one is fenced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
@@ -262,7 +264,8 @@ pub struct CheckpointSave<'a> {
     pub previous: Option<GlobalPosition>,
     /// What the row says afterwards; `epoch` must not be below the one in the head row.
     pub checkpoint: Checkpoint,
-    /// Rows to insert or replace, each with one value a column, the key first.
+    /// Rows to insert or replace, no two of one key, each with one value a column, the key first. Stores are quickest
+    /// when they come in the order of their keys.
     pub upserts: Vec<Vec<Value>>,
     /// Keys of rows to delete; these go first.
     pub deletes: Vec<Value>,
@@ -320,7 +323,8 @@ pub trait EventStore: Send + Sync + 'static {
     async fn load_streams(&self, requests: &[LoadRequest], limit: usize) -> Result<Vec<LoadedStream>, StoreError>;
 
     /// Events with `position > after`, oldest first. At most `limit` positions are looked at without a filter; with
-    /// one, at most `limit` events are returned and the store may stop looking sooner and say so in `scanned_to`.
+    /// one, at most `limit` events are returned. The store may stop looking sooner and say so in `scanned_to`: it does
+    /// once the events come to [`MAX_PAGE_BYTES`].
     /// Never goes beyond the head read in or before the same statement.
     ///
     /// # Errors

@@ -8,7 +8,8 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use essaim::clock::{Clock, SystemClock};
 use essaim::prelude::*;
-use essaim::store::{LogFilter, SharedStore};
+use essaim::store::SharedStore;
+use essaim::testing::whole_log;
 use tempfile::TempDir;
 
 use crate::postgres::Database;
@@ -175,7 +176,7 @@ pub fn note(text: impl Into<String>) -> PurseCommand {
 }
 
 pub async fn log(store: &dyn EventStore) -> Vec<RecordedEvent> {
-    store.read_log(GlobalPosition::START, 10_000_000, &LogFilter::default()).await.unwrap().events
+    whole_log(store).await
 }
 
 /// What was put into a purse, in order.

@@ -11,6 +11,7 @@ use super::tables::Tables;
 use crate::aggregate::Claim;
 use crate::event::{ChainHash, CommandId, RecordedEvent};
 use crate::store::audit::AuditFilter;
+use crate::store::page::Collected;
 use crate::store::{
     Batch, ClaimChanges, Epoch, Head, LoadRequest, LoadedStream, LogFilter, LogPage, Snapshot, StoreError,
     StoredOutcome, TakeOver,
@@ -192,17 +193,18 @@ impl Log {
 
     pub(super) fn read_log(&self, after: GlobalPosition, limit: usize, filter: &LogFilter) -> LogPage {
         let scanned_at_most = if filter.is_all() { limit } else { SCANNED_AT_ONCE };
-        let mut page = LogPage { events: Vec::new(), scanned_to: after, head: self.head.position };
-        for event in behind(&self.events, after.0).iter().take(scanned_at_most) {
-            if page.events.len() == limit {
+        let events = behind(&self.events, after.0);
+        let (mut page, mut scanned_to) = (Collected::expecting(limit.min(events.len())), after);
+        for event in events.iter().take(scanned_at_most) {
+            if page.events.len() == limit || page.is_full() {
                 break;
             }
-            page.scanned_to = event.position;
+            scanned_to = event.position;
             if filter.allows(event) {
-                page.events.push(event.clone());
+                page.push(event.clone());
             }
         }
-        page
+        LogPage { events: page.events, scanned_to, head: self.head.position }
     }
 
     pub(super) fn search(&self, filter: &AuditFilter, limit: usize) -> Vec<RecordedEvent> {

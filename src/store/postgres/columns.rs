@@ -33,6 +33,16 @@ pub(super) fn parameter(n: usize, column: &Column) -> String {
     if travels_as_text(column.kind) { format!("${n}::text[]::{kind}[]") } else { format!("${n}::{kind}[]") }
 }
 
+/// The n-th parameter taken apart: one row for each of its values.
+pub(super) fn unnested(n: usize, column: &Column) -> String {
+    let kind = sql_type(column.kind);
+    if travels_as_text(column.kind) {
+        format!("unnest(${n}::text[])::{kind}")
+    } else {
+        format!("unnest(${n}::{kind}[])")
+    }
+}
+
 /// The column in the list of a SELECT.
 pub(super) fn selected(column: &Column) -> String {
     if travels_as_text(column.kind) { format!("\"{}\"::text", column.name) } else { format!("\"{}\"", column.name) }
@@ -92,12 +102,15 @@ fn array<'a, T>(
 ) -> Result<Vec<Option<T>>, StoreError> {
     let nullable = values.map(|value| match value {
         Value::Null => Ok(None),
-        // The value itself stays out of messages: it may be personal.
-        value => as_kind(value).map(Some).ok_or_else(|| StoreError::Data {
-            what: format!("column {} of type {:?} cannot hold the value it was given", column.name, column.kind),
-        }),
+        value => as_kind(value).map(Some).ok_or_else(|| unfit(column)),
     });
     nullable.collect()
+}
+
+/// The value itself stays out of messages: it may be personal.
+pub(super) fn unfit(column: &Column) -> StoreError {
+    let what = format!("column {} of type {:?} cannot hold the value it was given", column.name, column.kind);
+    StoreError::Data { what }
 }
 
 /// The values in a row that was [`selected`].

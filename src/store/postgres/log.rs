@@ -7,8 +7,9 @@ use sqlx::postgres::{PgArguments, PgRow, Postgres};
 use sqlx::{PgExecutor, PgPool};
 
 use super::values::{self, Columns};
-use super::{errors, snapshots};
+use super::{copied, errors, snapshots};
 use crate::event::{Metadata, RecordedEvent};
+use crate::store::page::Collected;
 use crate::store::{Epoch, Head, LoadRequest, LoadedStream, LogFilter, LogPage, StoreError};
 use crate::stream::{GlobalPosition, StreamId, Version};
 
@@ -38,7 +39,7 @@ const READ_STREAMS: &str = "
 
 // The head is in every row, and alone in one without an event when there is none. One head makes one ordered run, which
 // the server would sort once more if it were asked to.
-const READ_LOG: &str = "
+pub(super) const READ_LOG: &str = "
     SELECT e.position, e.event_id, e.category, e.key, e.version, e.event_type, e.schema_version, e.data, e.metadata,
            e.recorded_at, e.hash, head.position
     FROM essaim_head AS head
@@ -66,6 +67,9 @@ const READ_LOG_FILTERED: &str = "
         LIMIT $5
     ) AS e ON true
     WHERE head.id = 1";
+
+/// Events from which on a page is copied.
+const COPIED_FROM: usize = 256;
 
 /// Positions that a page with a filter looks at before it says how far it came.
 const FILTER_WINDOW: u64 = 16_384;
@@ -109,16 +113,22 @@ pub(super) async fn read_log(
     }
     let window = if filter.is_all() { limit as u64 } else { FILTER_WINDOW.max(limit as u64) };
     let until = after.0.saturating_add(window);
-    let query = sqlx::query(if filter.is_all() { READ_LOG } else { READ_LOG_FILTERED });
-    let mut query = query.bind(values::bound(after.0)).bind(values::bound(until));
-    if !filter.is_all() {
-        query = query.bind(list(&filter.categories)).bind(list(&filter.event_types)).bind(values::bound(limit));
-    }
-    let (events, head) = fetch_page(pool, query).await?;
+    let range = (values::bound(after.0), values::bound(until));
+    let Fetched { mut events, head, is_cut } = match filter.is_all() {
+        true if limit >= COPIED_FROM => copied::fetch_page(pool, range, limit).await?,
+        true => fetch_page(pool, sqlx::query(READ_LOG).bind(range.0).bind(range.1)).await?,
+        false => {
+            let query = sqlx::query(READ_LOG_FILTERED).bind(range.0).bind(range.1);
+            let query = query.bind(list(&filter.categories)).bind(list(&filter.event_types));
+            fetch_page(pool, query.bind(values::bound(limit))).await?
+        }
+    };
+    events.sort_by_key(|event| event.position);
     if after >= head {
         return Ok(LogPage { events, scanned_to: head, head });
     }
-    let until = GlobalPosition(until).min(head);
+    let reached = events.last().filter(|_| is_cut).map(|last| last.position);
+    let until = reached.unwrap_or(GlobalPosition(until)).min(head);
     if filter.is_all() && events.len() as u64 != until.0 - after.0 {
         let what = format!("{} events stand at the positions {} to {until}", events.len(), after.next());
         return Err(StoreError::Corrupt { what });
@@ -130,19 +140,28 @@ pub(super) async fn read_log(
     Ok(LogPage { events, scanned_to, head })
 }
 
-async fn fetch_page(pool: &PgPool, query: Query) -> Result<(Vec<RecordedEvent>, GlobalPosition), StoreError> {
-    let mut decoder = EventDecoder::default();
-    let (mut events, mut head) = (Vec::new(), None);
+/// What a page's statement found.
+pub(super) struct Fetched {
+    pub(super) events: Vec<RecordedEvent>,
+    pub(super) head: GlobalPosition,
+    /// Whether there may be more, that were too many bytes for one page.
+    pub(super) is_cut: bool,
+}
+
+async fn fetch_page(pool: &PgPool, query: Query) -> Result<Fetched, StoreError> {
+    let (mut decoder, mut page, mut head) = (EventDecoder::default(), Collected::default(), None);
     let mut rows = query.fetch(pool);
     while let Some(row) = rows.try_next().await.map_err(reading_events)? {
         let columns = Columns(&row);
         head = Some(GlobalPosition(columns.unsigned(11)?));
         if columns.get::<Option<i64>>(0)?.is_some() {
-            events.push(decoder.decode(&row)?);
+            page.push(decoder.decode(&row)?);
+        }
+        if page.is_full() {
+            break;
         }
     }
-    events.sort_by_key(|event: &RecordedEvent| event.position);
-    Ok((events, head.ok_or_else(no_head)?))
+    Ok(Fetched { is_cut: page.is_full(), events: page.events, head: head.ok_or_else(no_head)? })
 }
 
 fn list(values: &[Cow<'static, str>]) -> Option<Vec<String>> {
@@ -232,7 +251,7 @@ impl EventDecoder {
         })
     }
 
-    fn metadata(&mut self, json: &str) -> Metadata {
+    pub(super) fn metadata(&mut self, json: &str) -> Metadata {
         match &self.metadata {
             Some(last) if last.as_json() == json => last.clone(),
             _ => self.metadata.insert(Metadata::from_json(json)).clone(),

@@ -4,7 +4,7 @@ use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 
 use super::columns::{self, sql_type};
-use super::{checkpoints, errors};
+use super::{checkpoints, errors, filled};
 use crate::projections::{TableSpec, Value};
 use crate::store::{Checkpoint, StoreError};
 
@@ -194,6 +194,10 @@ pub(super) async fn write(
         let query = columns::bind(sqlx::query(AssertSqlSafe(delete.clone())), key, chunk.iter())?;
         query.execute(&mut *connection).await.map_err(writing)?;
     }
+    if replace_all {
+        let statement = format!("COPY \"{name}\" ({}) FROM STDIN", column_list(table));
+        return filled::copy(connection, &statement, table.columns, upserts, writing).await;
+    }
     let upsert = upsert(table);
     for chunk in upserts.chunks(ROWS_AT_ONCE) {
         let mut query = sqlx::query(AssertSqlSafe(upsert.clone()));
@@ -206,21 +210,17 @@ pub(super) async fn write(
 }
 
 fn upsert(table: &TableSpec) -> String {
-    let arrays: Vec<_> =
-        table.columns.iter().enumerate().map(|(index, column)| columns::parameter(index + 1, column)).collect();
     let replaced: Vec<_> =
         table.columns[1..].iter().map(|column| format!("\"{0}\" = EXCLUDED.\"{0}\"", column.name)).collect();
     let otherwise = match replaced.is_empty() {
         true => "NOTHING".to_owned(),
         false => format!("UPDATE SET {}", replaced.join(", ")),
     };
-    format!(
-        "INSERT INTO \"{}\" ({}) SELECT * FROM unnest({}) ON CONFLICT (\"{}\") DO {otherwise}",
-        table.table_name(),
-        column_list(table),
-        arrays.join(", "),
-        table.columns[0].name
-    )
+    let arrays: Vec<_> =
+        table.columns.iter().enumerate().map(|(index, column)| columns::unnested(index + 1, column)).collect();
+    let (name, list, arrays) = (table.table_name(), column_list(table), arrays.join(", "));
+    let key = table.columns[0].name;
+    format!("INSERT INTO \"{name}\" ({list}) SELECT {arrays} ON CONFLICT (\"{key}\") DO {otherwise}")
 }
 
 fn writing(error: sqlx::Error) -> StoreError {

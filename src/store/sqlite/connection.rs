@@ -17,7 +17,8 @@ use super::errors;
 use super::options::Synchronous;
 use crate::store::StoreError;
 
-const BEGIN: &str = "BEGIN IMMEDIATE";
+/// How every transaction begins.
+pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
 const COMMIT: &str = "COMMIT";
 const ROLLBACK: &str = "ROLLBACK";
 const READ_JOURNAL_MODE: &str = "PRAGMA journal_mode";
@@ -71,6 +72,8 @@ impl Connector {
         // Only macOS has this; there a plain fsync leaves data in the drive's cache.
         let options = options.pragma("fullfsync", "1").pragma("checkpoint_fullfsync", "1");
         let options = options.pragma("cache_size", format!("-{WRITE_CACHE_KIB}"));
+        // What a statement would need to take itself back is kept in memory; by default it is written to a file.
+        let options = options.pragma("temp_store", "MEMORY");
         let options = options.pragma("journal_size_limit", WAL_KEPT_BYTES.to_string());
         let mut connection = connect_when_free(&options).await.map_err(connecting)?;
         match durability(&mut connection).await.map_err(connecting)?.weakness() {
@@ -154,7 +157,7 @@ pub(super) struct WriteConnection {
     idle: Option<SqliteConnection>,
 }
 
-/// A begun transaction. Dropped, it is rolled back.
+/// A transaction, or the turn to begin one. Dropped, it is rolled back.
 pub(super) struct Transaction {
     pub(super) connection: SqliteConnection,
     _turn: OwnedMutexGuard<()>,
@@ -187,11 +190,20 @@ impl WriteConnection {
     /// # Errors
     /// [`StoreError::Unavailable`] when another process keeps the database locked.
     pub(super) async fn begin(&mut self) -> Result<Transaction, StoreError> {
+        let mut transaction = self.take_turn().await?;
+        let begun = sqlx::query(BEGIN).execute(&mut transaction.connection).await;
+        begun.map_err(|error| errors::not_executed("beginning a transaction", error))?;
+        Ok(transaction)
+    }
+
+    /// Waits until nobody else of this process writes; the caller sends [`BEGIN`] with its first statement.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when there is no connection to be had.
+    pub(super) async fn take_turn(&mut self) -> Result<Transaction, StoreError> {
         let turn = self.connector.turn.clone().lock_owned().await;
         self.connection().await?;
-        let mut connection = self.idle.take().expect("it is there when connected");
-        let begun = sqlx::query(BEGIN).execute(&mut connection).await;
-        begun.map_err(|error| errors::not_executed("beginning a transaction", error))?;
+        let connection = self.idle.take().expect("it is there when connected");
         Ok(Transaction { connection, _turn: turn })
     }
 

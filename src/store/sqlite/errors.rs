@@ -21,6 +21,7 @@ const MISMATCH: i32 = 20;
 const RANGE: i32 = 25;
 const NOTADB: i32 = 26;
 // Extended result codes: primary | (n << 8).
+const CONSTRAINT_NOTNULL: i32 = CONSTRAINT | (5 << 8);
 const CONSTRAINT_PRIMARYKEY: i32 = CONSTRAINT | (6 << 8);
 const CONSTRAINT_UNIQUE: i32 = CONSTRAINT | (8 << 8);
 const CONSTRAINT_ROWID: i32 = CONSTRAINT | (10 << 8);
@@ -82,6 +83,11 @@ fn is_closed_to_us(source: &Cause) -> bool {
 /// Whether another connection is in the way for the moment.
 pub(super) fn is_busy(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| matches!(extended_code(error) & 0xff, BUSY | LOCKED))
+}
+
+/// Whether a column refused to be null.
+pub(super) fn is_null_refused(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| extended_code(error) == CONSTRAINT_NOTNULL)
 }
 
 fn extended_code(error: &dyn DatabaseError) -> i32 {

@@ -12,6 +12,7 @@ use super::errors;
 use super::snapshots;
 use super::values::{self, Columns};
 use crate::event::{Metadata, RecordedEvent};
+use crate::store::page::Collected;
 use crate::store::{Epoch, Head, LoadRequest, LoadedStream, LogFilter, LogPage, StoreError};
 use crate::stream::{GlobalPosition, StreamId, Version};
 
@@ -92,20 +93,20 @@ pub(super) async fn read_log(
     let (after_bound, until_bound) = (values::bound(after.0), values::bound(until.0));
     if filter.is_all() {
         let query = sqlx::query(READ_LOG).bind(after_bound).bind(until_bound);
-        let events = fetch_events(pool, query, (until.0 - after.0) as usize).await?;
-        return match events.len() as u64 == until.0 - after.0 {
-            true => Ok(LogPage { events, scanned_to: until, head }),
+        let (events, scanned_to) = fetch_page(pool, query, (until.0 - after.0) as usize, until).await?;
+        return match events.len() as u64 == scanned_to.0 - after.0 {
+            true => Ok(LogPage { events, scanned_to, head }),
             false => Err(StoreError::Corrupt {
-                what: format!("{} events stand at the positions {} to {until}", events.len(), after.next()),
+                what: format!("{} events stand at the positions {} to {scanned_to}", events.len(), after.next()),
             }),
         };
     }
     let query = sqlx::query(READ_LOG_FILTERED).bind(after_bound).bind(until_bound);
     let query = query.bind(list(&filter.categories)).bind(list(&filter.event_types)).bind(values::bound(limit));
-    let events = fetch_events(pool, query, 0).await?;
+    let (events, scanned_to) = fetch_page(pool, query, 0, until).await?;
     let scanned_to = match events.last() {
         Some(last) if events.len() == limit => last.position,
-        _ => until,
+        _ => scanned_to,
     };
     Ok(LogPage { events, scanned_to, head })
 }
@@ -123,7 +124,7 @@ pub(super) async fn read_stream(
 ) -> Result<Vec<RecordedEvent>, StoreError> {
     let query = sqlx::query(READ_STREAM).bind(stream.category()).bind(stream.key());
     let query = query.bind(values::bound(after.0)).bind(values::bound(limit));
-    fetch_events(pool, query, 0).await
+    fetch_events(pool, query).await
 }
 
 /// See [`crate::store::EventStore::load_streams`]. Events and snapshots never change, so that two statements see what
@@ -162,14 +163,32 @@ fn range_of(request: &LoadRequest, found: &LoadedStream, limit: usize) -> serde_
 
 type Query = sqlx::query::Query<'static, Sqlite, SqliteArguments>;
 
-async fn fetch_events(pool: &SqlitePool, query: Query, expected: usize) -> Result<Vec<RecordedEvent>, StoreError> {
-    let mut decoder = EventDecoder::default();
-    let mut events = Vec::with_capacity(expected.min(4_096));
+async fn fetch_events(pool: &SqlitePool, query: Query) -> Result<Vec<RecordedEvent>, StoreError> {
+    let (mut decoder, mut events) = (EventDecoder::default(), Vec::new());
     let mut rows = query.fetch(pool);
     while let Some(row) = rows.next().await {
         events.push(decoder.decode(&row.map_err(reading_events)?)?);
     }
     Ok(events)
+}
+
+/// Events up to `until`, or to where they are too many bytes for one page; second, how far.
+async fn fetch_page(
+    pool: &SqlitePool,
+    query: Query,
+    expected: usize,
+    until: GlobalPosition,
+) -> Result<(Vec<RecordedEvent>, GlobalPosition), StoreError> {
+    let (mut decoder, mut page) = (EventDecoder::default(), Collected::expecting(expected));
+    let mut rows = query.fetch(pool);
+    while let Some(row) = rows.next().await {
+        page.push(decoder.decode(&row.map_err(reading_events)?)?);
+        if page.is_full() {
+            break;
+        }
+    }
+    let reached = if page.is_full() { page.events.last().map(|last| last.position) } else { None };
+    Ok((page.events, reached.unwrap_or(until)))
 }
 
 pub(super) fn reading_events(error: sqlx::Error) -> StoreError {

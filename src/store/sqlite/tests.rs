@@ -12,6 +12,7 @@ use super::*;
 use crate::event::{ChainHash, Metadata};
 use crate::projections::{Column, ColumnKind, Value};
 use crate::store::{Batch, ClaimChanges, Epoch};
+use crate::testing::whole_log;
 
 const ME: Uuid = Uuid::from_u128(1);
 const OTHER: Uuid = Uuid::from_u128(2);
@@ -172,11 +173,11 @@ async fn what_a_killed_process_had_committed_is_in_the_log_whole_and_in_order() 
     let last_answered = committed.last().unwrap_or(seen);
 
     let head = fixture.store().await.open_writer(ME, TakeOver::OnlyDead).await.unwrap().head().clone();
-    let page = fixture.store().await.read_log(GlobalPosition::START, usize::MAX, &LogFilter::default()).await.unwrap();
-    let chain_hash = page.events.iter().fold(ChainHash::START, |hash, event| hash.extended_by(event));
+    let events = whole_log(&fixture.store().await).await;
+    let chain_hash = events.iter().fold(ChainHash::START, |hash, event| hash.extended_by(event));
     // At most one batch, as a whole, was committed and not answered.
     assert!([0, 3].contains(&(head.position.0 - last_answered.0)), "{last_answered} of {}", head.position);
-    assert_eq!((page.events.len() as u64, chain_hash), (head.position.0, head.chain_hash));
+    assert_eq!((events.len() as u64, chain_hash), (head.position.0, head.chain_hash));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -272,12 +273,16 @@ async fn an_append_that_is_dropped_half_way_leaves_no_transaction_open() {
     let store = fixture.store().await;
     let mut writer = store.open_writer(ME, TakeOver::OnlyDead).await.unwrap();
     let batch = batch(writer.head(), 1);
+    // Somebody else writes, so that the append gets no further than to begin.
+    let mut other = fixture.connection().await;
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
 
     let mut append = Box::pin(writer.append(&batch));
     while store.connector.try_turn().is_some() {
         assert!(futures::poll!(&mut append).is_pending());
     }
     drop(append);
+    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
 
     let head = writer.reclaim().await.unwrap();
     assert_eq!((head.position, head.epoch), (GlobalPosition(0), Epoch(2)));

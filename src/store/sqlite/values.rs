@@ -35,6 +35,12 @@ pub(super) fn text(text: &str) -> Result<Arc<str>, StoreError> {
     Ok(text.into())
 }
 
+/// The same for a text that is shared already: it is not copied.
+pub(super) fn shared(text: Arc<str>) -> Result<Arc<str>, StoreError> {
+    refuse_nul(&text)?;
+    Ok(text)
+}
+
 /// Refuses U+0000.
 pub(super) fn refuse_nul(text: &str) -> Result<(), StoreError> {
     match text.as_bytes().contains(&0) {

@@ -181,6 +181,7 @@ macro_rules! store_conformance_tests {
             ;
             pages:
                 the_log_is_read_behind_a_position_and_up_to_a_limit
+                a_page_of_large_events_ends_before_its_limit
                 a_page_at_the_end_of_the_log_is_empty
                 a_page_from_beyond_the_end_finds_nothing
                 pages_of_any_size_give_the_whole_log_once

@@ -7,11 +7,9 @@ use uuid::Uuid;
 use super::StoreUnderTest;
 use crate::aggregate::Claim;
 use crate::event::{CommandId, RecordedEvent};
-use crate::store::{
-    Batch, Head, LogFilter, LogPage, LogWriter, Outcome, SharedStore, StoreError, StoredOutcome, TakeOver,
-};
+use crate::store::{Batch, Head, LogWriter, Outcome, SharedStore, StoreError, StoredOutcome, TakeOver};
 use crate::stream::{GlobalPosition, StreamId, Version};
-use crate::testing::BatchBuilder;
+use crate::testing::{BatchBuilder, whole_log};
 
 /// The writer that [`OpenLog::of`] opens.
 pub(super) const WRITER: Uuid = Uuid::from_u128(0xA);
@@ -88,20 +86,9 @@ impl OpenLog {
         error
     }
 
-    /// All events of the log, read page by page.
+    /// All events of the log.
     pub(super) async fn events(&self) -> Vec<RecordedEvent> {
-        let mut events = Vec::new();
-        let mut after = GlobalPosition::START;
-        loop {
-            let LogPage { events: found, scanned_to, head } =
-                self.store.read_log(after, 1_000, &LogFilter::default()).await.expect("the log can be read");
-            assert!(scanned_to <= head, "a page goes no further than the head");
-            if scanned_to == after {
-                return events;
-            }
-            events.extend(found);
-            after = scanned_to;
-        }
+        whole_log(&*self.store).await
     }
 
     /// Who holds this claim.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::StoreUnderTest;
 use super::open_log::{OpenLog, ada, bob};
 use crate::event::{ChainHash, RecordedEvent};
-use crate::store::{EventStore, LogFilter, LogPage, SharedStore, StoreError};
+use crate::store::{EventStore, LogFilter, LogPage, MAX_PAGE_BYTES, SharedStore, StoreError};
 use crate::stream::{GlobalPosition, StreamId};
 
 fn filter(categories: &[&'static str], event_types: &[&'static str]) -> LogFilter {
@@ -67,13 +67,34 @@ pub async fn the_log_is_read_behind_a_position_and_up_to_a_limit(log: &dyn Store
     }
 }
 
+/// A page ends where its events are too many bytes, says so, and the next one goes on behind it.
+pub async fn a_page_of_large_events_ends_before_its_limit(log: &dyn StoreUnderTest) {
+    const LARGE: usize = MAX_PAGE_BYTES / 8;
+    let mut open = OpenLog::of(log).await;
+    let large = format!(r#"{{"note":"{}"}}"#, "x".repeat(LARGE));
+    for version in 1..=12 {
+        open.append(open.batch().event(&ada(), version, "Deposited", &large)).await;
+    }
+
+    for wanted in [LogFilter::default(), filter(&["account"], &[])] {
+        for limit in [100, 1_000] {
+            let first = page(&*open.store, 0, limit, &wanted).await;
+            assert_eq!((positions(&first.events), first.scanned_to.0), ((1..=8).collect(), 8), "{limit} {wanted:?}");
+            let all = positions(&walk(&*open.store, limit, &wanted).await);
+            assert_eq!(all, (1..=12).collect::<Vec<_>>(), "{limit} {wanted:?}");
+        }
+    }
+}
+
 /// At the end of the log there are no events, and the next page starts at the same place.
 pub async fn a_page_at_the_end_of_the_log_is_empty(log: &dyn StoreUnderTest) {
     let open = mixed(log).await;
 
     for wanted in [LogFilter::default(), filter(&["account"], &[])] {
-        let found = page(&*open.store, 30, 10, &wanted).await;
-        assert_eq!((found.events, found.scanned_to.0, found.head.0), (vec![], 30, 30));
+        for limit in [10, 1_000] {
+            let found = page(&*open.store, 30, limit, &wanted).await;
+            assert_eq!((found.events, found.scanned_to.0, found.head.0), (vec![], 30, 30));
+        }
     }
 }
 
@@ -82,8 +103,10 @@ pub async fn a_page_from_beyond_the_end_finds_nothing(log: &dyn StoreUnderTest) 
     let open = mixed(log).await;
 
     for after in [31, 1_000, u64::MAX / 2, u64::MAX] {
-        let found = page(&*open.store, after, 10, &LogFilter::default()).await;
-        assert_eq!((found.events, found.head.0), (vec![], 30), "after {after}");
+        for limit in [10, 1_000] {
+            let found = page(&*open.store, after, limit, &LogFilter::default()).await;
+            assert_eq!((found.events, found.head.0), (vec![], 30), "after {after}");
+        }
     }
 }
 
