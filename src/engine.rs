@@ -155,7 +155,7 @@ impl Engine {
                     break 'pages;
                 }
                 table
-                    .apply(projection, &sources, event, &mut HashSet::new())
+                    .apply(projection, &sources, event, &mut HashSet::default())
                     .map_err(|error| StoreError::Corrupt { what: with_causes(&error) })?;
                 reached = event.version;
             }

@@ -1,6 +1,5 @@
 //! This file sets up a hot read model of payments, without an engine around it.
 
-use std::collections::HashSet;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use essaim::domain::payment::Payment;
 use essaim::event::RecordedEvent;
 use essaim::projections::Sources;
 use essaim::projections::payment_summaries::{PaymentFilter, PaymentRow, PaymentSummaries, page};
-use essaim::projections::table::Table;
+use essaim::projections::table::{Keys, Table};
 use uuid::Uuid;
 
 use super::{Turn, domain};
@@ -24,7 +23,7 @@ struct Filled {
     table: Table<PaymentSummaries>,
     events: Vec<RecordedEvent>,
     sources: Sources<PaymentSummaries>,
-    dirty: HashSet<Uuid>,
+    dirty: Keys<PaymentSummaries>,
 }
 
 impl Filled {
@@ -34,7 +33,12 @@ impl Filled {
             RecordedEvent { decoded: Some(Arc::new(data)), ..event.clone() }
         };
         let events = domain::created(PAYMENTS).events.iter().map(decoded).collect();
-        let mut filled = Self { table: Table::default(), events, sources: Sources::of(), dirty: HashSet::new() };
+        let mut filled = Self {
+            table: Table::default(),
+            events,
+            sources: Sources::of(),
+            dirty: Keys::<PaymentSummaries>::default(),
+        };
         (0..PAYMENTS as usize).for_each(|n| filled.project(n));
         filled
     }

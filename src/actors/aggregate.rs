@@ -243,7 +243,7 @@ impl<A: Aggregate> Instance<A> {
 
     /// Brings the state ahead of the log by these events and hands them to the journal.
     fn apply(&mut self, request: Box<Request<A>>, reply: Reply, events: Vec<A::Event>) {
-        let encoded = match self.encode(&request, &events) {
+        let mut encoded = match self.encode(&request, &events) {
             Ok(encoded) => encoded,
             Err(answer) => return reply.send(answer),
         };
@@ -259,11 +259,10 @@ impl<A: Aggregate> Instance<A> {
         let version = Version(self.version.0 + events.len() as u64);
         let outcome = Outcome::Committed { version, position: Default::default() };
         let snapshot = self.snapshot_if_due(version);
-        let events = encoded
-            .into_iter()
-            .zip(events)
-            .map(|(encoded, event)| NewEvent { decoded: Some(Arc::new(event)), ..encoded });
-        let draft = Draft { events: events.collect(), claims, verdict: Verdict::Outcome(outcome), snapshot };
+        for (encoded, event) in encoded.iter_mut().zip(events) {
+            encoded.decoded = Some(Arc::new(event));
+        }
+        let draft = Draft { events: encoded, claims, verdict: Verdict::Outcome(outcome), snapshot };
         self.append(request, reply, draft);
         self.heap_bytes.store(self.state.heap_bytes(), Ordering::Relaxed);
     }
@@ -529,10 +528,16 @@ fn difference(before: Vec<Claim>, after: Vec<Claim>) -> ClaimDelta {
 
 /// Whether JSON text has an escaped U+0000 in one of its strings.
 pub(crate) fn holds_nul(json: &str) -> bool {
-    json.match_indices("\\u0000").any(|(at, _)| {
-        let backslashes = json[..at].bytes().rev().take_while(|byte| *byte == b'\\').count();
-        backslashes % 2 == 0
-    })
+    let mut rest = json;
+    while let Some(at) = rest.find('\\') {
+        let escaped = &rest[at + 1..];
+        if escaped.starts_with("u0000") {
+            return true;
+        }
+        // What is escaped begins nothing itself.
+        rest = &escaped[escaped.chars().next().map_or(0, char::len_utf8)..];
+    }
+    false
 }
 
 #[cfg(test)]
@@ -543,6 +548,8 @@ mod tests {
     fn an_escaped_nul_is_found_and_an_escaped_backslash_before_u0000_is_not_taken_for_one() {
         assert!(holds_nul(r#"{"a":"x\u0000"}"#));
         assert!(holds_nul(r#"{"a":"\\\u0000"}"#));
+        assert!(holds_nul(r#"{"a":"\"\n","b":"\u0000"}"#));
         assert!(!holds_nul(r#"{"a":"\\u0000"}"#));
+        assert!(!holds_nul(r#"{"a":"\u0001 u0000"}"#));
     }
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as MapEntry;
+use foldhash::quality::RandomState;
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, MessagingErr, SupervisionEvent};
 use tokio::time::Instant;
 use tracing::{error, warn};
@@ -66,7 +67,7 @@ impl<A: Aggregate> Live<A> {
 
 /// The resident instances of one kind.
 struct Residents<A: Aggregate> {
-    entries: DashMap<StreamId, Entry<A>>,
+    entries: DashMap<StreamId, Entry<A>, RandomState>,
     started: Instant,
 }
 
@@ -87,7 +88,7 @@ const ACTOR_BYTES: usize = 8_192;
 impl<A: Aggregate> Dispatcher<A> {
     /// A dispatcher, and its shards to be started by a supervisor.
     pub(crate) fn new(runtime: &Arc<Runtime>, kinds: usize) -> (Arc<Self>, Vec<ChildSpec>) {
-        let residents = Arc::new(Residents { entries: DashMap::new(), started: Instant::now() });
+        let residents = Arc::new(Residents { entries: DashMap::default(), started: Instant::now() });
         let shards: Vec<ShardRef> = (0..SHARDS).map(|_| ShardRef::default()).collect();
         let key = runtime.shard_key;
         let max_bytes = runtime.limits.max_resident_bytes / (SHARDS * kinds);

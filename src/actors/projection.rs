@@ -6,7 +6,6 @@
 //! ```
 //! It is the only one who changes its table. A wake-up is a hint: what counts is that positions are dense.
 
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -26,12 +25,10 @@ use crate::event::RecordedEvent;
 use crate::health::ProjectionState;
 use crate::limits::Limits;
 use crate::projections::read_model::Shown;
-use crate::projections::table::Table;
+use crate::projections::table::{Keys, Table};
 use crate::projections::{Projection, Row, Sources, TableSpec, Values};
 use crate::store::{Checkpoint, CheckpointSave, SharedStore, StoreError};
 use crate::stream::GlobalPosition;
-
-type KeyOf<P> = <<P as Projection>::Row as Row>::Key;
 
 /// What a projection's actor is told.
 pub(crate) enum Message {
@@ -170,7 +167,7 @@ struct Fold<P: Projection> {
     projection: Arc<P>,
     sources: Arc<Sources<P>>,
     table: Arc<Table<P>>,
-    dirty: HashSet<KeyOf<P>>,
+    dirty: Keys<P>,
 }
 
 /// How a slice ended.
@@ -189,7 +186,7 @@ impl<P: Projection> Fold<P> {
             projection: Arc::clone(&follower.projection),
             sources: Arc::clone(&follower.sources),
             table,
-            dirty: HashSet::new(),
+            dirty: Keys::<P>::default(),
         }
     }
 
@@ -217,7 +214,7 @@ impl<P: Projection> Fold<P> {
 
 /// A save that is under way.
 struct Saving<P: Projection> {
-    keys: HashSet<KeyOf<P>>,
+    keys: Keys<P>,
     position: GlobalPosition,
     replaced_all: bool,
 }

@@ -18,9 +18,11 @@ use crate::stream::GlobalPosition;
 
 type KeyOf<P> = <<P as Projection>::Row as Row>::Key;
 
+/// Keys of rows. They come from outside, so that the hash is seeded; it is quicker than the standard library's.
+pub type Keys<P> = HashSet<KeyOf<P>, RandomState>;
+
 /// The hot rows of one projection.
 pub struct Table<P: Projection> {
-    // Keys come from outside, so that the hash is seeded; it is quicker than the standard library's.
     rows: DashMap<KeyOf<P>, Arc<P::Row>, RandomState>,
     ordered: RwLock<Ordered<P>>,
     position: AtomicU64,
@@ -141,7 +143,7 @@ impl<P: Projection> Table<P> {
         projection: &P,
         sources: &Sources<P>,
         event: &RecordedEvent,
-        dirty: &mut HashSet<KeyOf<P>>,
+        dirty: &mut Keys<P>,
     ) -> Result<(), DecodeError> {
         let committed = |key: &KeyOf<P>| self.get(key);
         let mut rows = Rows::over(&committed);
@@ -168,7 +170,7 @@ impl<P: Projection> Table<P> {
     }
 
     /// The present rows of these keys as SQL values, and the keys that have no row any more.
-    pub fn freeze(&self, keys: &HashSet<KeyOf<P>>) -> (Vec<Arc<P::Row>>, Vec<Value>) {
+    pub fn freeze(&self, keys: &Keys<P>) -> (Vec<Arc<P::Row>>, Vec<Value>) {
         let mut rows = Vec::with_capacity(keys.len());
         let mut gone = Vec::new();
         for key in keys {

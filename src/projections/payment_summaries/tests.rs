@@ -44,7 +44,7 @@ impl Told {
             hash: ChainHash::START,
             decoded: None,
         };
-        self.table.apply(&PaymentSummaries, &Sources::of(), &event, &mut HashSet::new()).unwrap();
+        self.table.apply(&PaymentSummaries, &Sources::of(), &event, &mut HashSet::default()).unwrap();
     }
 
     fn create(&mut self, payment: u128, amount: &str, currency: &str) {
