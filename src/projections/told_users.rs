@@ -48,7 +48,7 @@ impl<P: Projection + Default> Told<P> {
             hash: ChainHash::START,
             decoded: None,
         };
-        self.table.apply(&P::default(), &Sources::of(), &event, &mut HashSet::new()).unwrap();
+        self.table.apply(&P::default(), &Sources::of(), &event, &mut HashSet::default()).unwrap();
     }
 }
 

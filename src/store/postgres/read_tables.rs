@@ -4,7 +4,7 @@ use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 
 use super::columns::{self, sql_type};
-use super::{checkpoints, errors, filled};
+use super::{checkpoints, errors, replaced};
 use crate::projections::{TableSpec, Value};
 use crate::store::{Checkpoint, StoreError};
 
@@ -168,6 +168,13 @@ async fn run(connection: &mut PgConnection, sql: String) -> Result<(), StoreErro
     Ok(())
 }
 
+/// Executes a statement that writes rows, made of validated names and our own words only.
+pub(super) async fn execute(connection: &mut PgConnection, sql: String) -> Result<(), StoreError> {
+    let query = sqlx::query(AssertSqlSafe(sql)).persistent(false);
+    query.execute(connection).await.map_err(writing)?;
+    Ok(())
+}
+
 fn preparing(error: sqlx::Error) -> StoreError {
     errors::not_executed("preparing a read table", error)
 }
@@ -186,17 +193,12 @@ pub(super) async fn write(
         return Err(StoreError::Data { what });
     }
     if replace_all {
-        // TRUNCATE would take the rows from those who read an earlier state.
-        run(connection, format!("DELETE FROM \"{name}\"")).await?;
+        return replaced::replace_all(connection, table, upserts).await;
     }
     let delete = format!("DELETE FROM \"{name}\" WHERE \"{}\" = ANY ({})", key.name, columns::parameter(1, key));
     for chunk in deletes.chunks(ROWS_AT_ONCE) {
         let query = columns::bind(sqlx::query(AssertSqlSafe(delete.clone())), key, chunk.iter())?;
         query.execute(&mut *connection).await.map_err(writing)?;
-    }
-    if replace_all {
-        let statement = format!("COPY \"{name}\" ({}) FROM STDIN", column_list(table));
-        return filled::copy(connection, &statement, table.columns, upserts, writing).await;
     }
     let upsert = upsert(table);
     for chunk in upserts.chunks(ROWS_AT_ONCE) {
@@ -223,11 +225,11 @@ fn upsert(table: &TableSpec) -> String {
     format!("INSERT INTO \"{name}\" ({list}) SELECT {arrays} ON CONFLICT (\"{key}\") DO {otherwise}")
 }
 
-fn writing(error: sqlx::Error) -> StoreError {
+pub(super) fn writing(error: sqlx::Error) -> StoreError {
     errors::not_executed("writing a read table", error)
 }
 
-fn column_list(table: &TableSpec) -> String {
+pub(super) fn column_list(table: &TableSpec) -> String {
     let names: Vec<_> = table.columns.iter().map(|column| format!("\"{}\"", column.name)).collect();
     names.join(", ")
 }

@@ -1,46 +1,124 @@
-//! This file fills an empty read table by COPY in the text format: many rows go into a page at once, where an INSERT
-//! puts them there one by one.
+//! This file replaces all rows of a read table, once it was built anew.
+//!
+//! Most rows come out as they were, so that the new ones are set beside the old and only what differs is written. They
+//! come by COPY in the text format: many go into a page at once, where an INSERT puts them there one by one.
 
 use std::fmt::Write;
 
 use chrono::{DateTime, Datelike, Utc};
 use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Row};
 
 use super::columns::unfit;
-use crate::projections::{Column, ColumnKind, Value};
+use super::read_tables::{column_list, execute, writing};
+use crate::projections::{Column, ColumnKind, TableSpec, Value};
 use crate::store::StoreError;
+
+// Whether there is anything to compare with, and a place to do that in.
+const LOOK: &str = "
+    SELECT EXISTS (SELECT FROM {table}), has_database_privilege(current_database(), 'TEMPORARY')";
+
+const STAGE: &str = "CREATE TEMPORARY TABLE essaim_staged (LIKE {table}) ON COMMIT DROP";
+
+const DELETE_GONE: &str = "
+    DELETE FROM {table} AS kept
+    WHERE NOT EXISTS (SELECT FROM pg_temp.essaim_staged AS staged WHERE staged.{key} = kept.{key})";
+
+const UPDATE_CHANGED: &str = "
+    UPDATE {table} AS kept
+    SET {assignments}
+    FROM pg_temp.essaim_staged AS staged
+    WHERE staged.{key} = kept.{key} AND ({differs})";
+
+const INSERT_ADDED: &str = "
+    INSERT INTO {table} ({columns})
+    SELECT {columns}
+    FROM pg_temp.essaim_staged AS staged
+    WHERE NOT EXISTS (SELECT FROM {table} AS kept WHERE kept.{key} = staged.{key})";
+
+// TRUNCATE would take the rows from those who read an earlier state.
+const DELETE_ALL: &str = "DELETE FROM {table}";
+
+/// Leaves these rows in the table, each with one value a column and no two of one key, and no others. Inside the
+/// caller's transaction.
+///
+/// # Errors
+/// [`StoreError::Data`] for a value that its column cannot hold; otherwise as any statement.
+pub(super) async fn replace_all(
+    connection: &mut PgConnection,
+    table: &TableSpec,
+    rows: &[Vec<Value>],
+) -> Result<(), StoreError> {
+    let name = format!("\"{}\"", table.table_name());
+    let look = sqlx::query(AssertSqlSafe(LOOK.replace("{table}", &name))).persistent(false);
+    let look = look.fetch_one(&mut *connection).await.map_err(writing)?;
+    let (is_filled, may_stage): (bool, bool) = (look.try_get(0).map_err(writing)?, look.try_get(1).map_err(writing)?);
+    if !is_filled {
+        return copy(connection, &name, table, rows).await;
+    }
+    if !may_stage {
+        execute(connection, DELETE_ALL.replace("{table}", &name)).await?;
+        return copy(connection, &name, table, rows).await;
+    }
+    execute(connection, STAGE.replace("{table}", &name)).await?;
+    copy(connection, "pg_temp.essaim_staged", table, rows).await?;
+    for statement in [DELETE_GONE, UPDATE_CHANGED, INSERT_ADDED] {
+        if let Some(statement) = of_table(statement, &name, table) {
+            execute(connection, statement).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The statement for this table; none where it has nothing to do.
+fn of_table(statement: &str, name: &str, table: &TableSpec) -> Option<String> {
+    let (key, others) = table.columns.split_first()?;
+    if others.is_empty() && statement.contains("{assignments}") {
+        return None;
+    }
+    let assignments: Vec<_> = others.iter().map(|column| format!("\"{0}\" = staged.\"{0}\"", column.name)).collect();
+    let differs: Vec<_> = others.iter().map(differs).collect();
+    let statement = statement.replace("{table}", name).replace("{key}", &format!("\"{}\"", key.name));
+    let statement = statement.replace("{columns}", &column_list(table));
+    Some(statement.replace("{assignments}", &assignments.join(", ")).replace("{differs}", &differs.join(" OR ")))
+}
+
+/// Whether a value is another one to the last digit: 12.5 equals 12.50, and JSON is not compared at all.
+fn differs(column: &Column) -> String {
+    let cast = match column.kind {
+        ColumnKind::Numeric | ColumnKind::Json | ColumnKind::Double => "::text",
+        _ => "",
+    };
+    format!("kept.\"{0}\"{cast} IS DISTINCT FROM staged.\"{0}\"{cast}", column.name)
+}
 
 /// Bytes in one message; the rows of a message are in memory twice.
 const MESSAGE_BYTES: usize = 256 * 1024;
 
-/// Copies these rows, each with one value a column, with `statement`, a `COPY … FROM STDIN`.
-///
-/// # Errors
-/// [`StoreError::Data`] for a value that is not of its column's type; otherwise what `failed` makes of the driver's.
-pub(super) async fn copy(
+async fn copy(
     connection: &mut PgConnection,
-    statement: &str,
-    columns: &[Column],
+    into: &str,
+    table: &TableSpec,
     rows: &[Vec<Value>],
-    failed: impl Fn(sqlx::Error) -> StoreError,
 ) -> Result<(), StoreError> {
-    let mut copy = connection.copy_in_raw(statement).await.map_err(&failed)?;
+    let statement = format!("COPY {into} ({}) FROM STDIN", column_list(table));
+    let mut copy = connection.copy_in_raw(&statement).await.map_err(writing)?;
     let mut message = String::with_capacity(MESSAGE_BYTES);
     for row in rows {
-        if let Err(error) = write_row(&mut message, columns, row) {
+        if let Err(error) = write_row(&mut message, table.columns, row) {
             // The server's own words on that say less.
             let _ = copy.abort("a value does not fit").await;
             return Err(error);
         }
         if message.len() >= MESSAGE_BYTES {
-            copy.send(message.as_bytes()).await.map_err(&failed)?;
+            copy.send(message.as_bytes()).await.map_err(writing)?;
             message.clear();
         }
     }
     if !message.is_empty() {
-        copy.send(message.as_bytes()).await.map_err(&failed)?;
+        copy.send(message.as_bytes()).await.map_err(writing)?;
     }
-    copy.finish().await.map_err(&failed)?;
+    copy.finish().await.map_err(writing)?;
     Ok(())
 }
 
