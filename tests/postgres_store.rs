@@ -1,4 +1,4 @@
-//! What only a Postgres store has: addresses, schemas, roles, migrations, typed read tables.
+//! What only a Postgres store has: addresses, schemas, roles, migrations, pages of the log by COPY.
 
 #[path = "support/log.rs"]
 mod log;
@@ -11,12 +11,10 @@ use std::error::Error;
 use std::sync::Arc;
 
 use essaim::prelude::*;
-use essaim::projections::{TableSpec, Value};
 use essaim::store::postgres::PostgresOptions;
 use essaim::store::{Epoch, LogFilter, TakeOver};
 use essaim::testing::BatchBuilder;
-use futures::FutureExt;
-use log::{ME, OTHER, batch, recorded_at, save, stream};
+use log::{ME, OTHER, batch, save, stream};
 use postgres::{Cluster, Database, PASSWORD, address, with_address, with_database};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Executor, PgPool};
@@ -24,7 +22,6 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use turnover::turnover;
-use uuid::Uuid;
 
 async fn fresh() -> (Database, PostgresStore) {
     let database = Database::fresh().await;

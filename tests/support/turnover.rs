@@ -1,5 +1,6 @@
 //! This file is a read table with a column of every type, its rows, and what a store holds of it.
-#![allow(dead_code, reason = "no test program needs all of it")]
+
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 use essaim::prelude::*;
 use essaim::projections::{TableSpec, Value};
