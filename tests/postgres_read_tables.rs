@@ -61,9 +61,8 @@ async fn rows_that_replace_all_others_come_back_digit_for_digit_and_byte_for_byt
         |previous, position, upserts| CheckpointSave { replace_all: true, ..save(&table, previous, position, upserts) };
     let signs = "tab\t, line\n, return\r, \\, \\N, \\., 'é' \u{1f980}";
     let first = vec![full_row("a", "12.50"), full_row(signs, "0.00"), empty_row("z")];
-    // Equal as numbers and as JSON, but not the same digits and bytes.
-    let mut second = vec![full_row("a", "12.5"), full_row("b", "7"), empty_row(signs)];
-    second[0][7] = Value::Json("{}".into());
+    // 12.5 equals 12.50, and has other digits.
+    let second = vec![full_row("a", "12.5"), full_row("b", "7"), empty_row(signs)];
 
     store.save_checkpoint(replaced(None, 1, first.clone())).await.unwrap();
     let after_first = rows(&store, &table).await;
