@@ -269,7 +269,8 @@ fn what_makes_no_sense_is_refused_with_a_message_that_says_why() {
     let nobody = "http://127.0.0.1:1";
     std::fs::write(folder.path().join("idle.json"), r#"{"essaim_load_format": 1}"#).unwrap();
     std::fs::write(folder.path().join("half.json"), r#"{"essaim_load_format": 1, "totals": {"answ"#).unwrap();
-    let table: [(&[&str], i32, &str); 33] = [
+    std::os::unix::fs::symlink("nothing", folder.path().join("dangling")).unwrap();
+    let table: [(&[&str], i32, &str); 39] = [
         (&["--workload", "nonsense"], 2, "invalid value 'nonsense'"),
         (&["--rate", "0"], 2, "a rate of zero sends nothing"),
         (&["--rate", "fast"], 2, "is no rate"),
@@ -293,6 +294,12 @@ fn what_makes_no_sense_is_refused_with_a_message_that_says_why() {
         (&["--url", "127.0.0.1:7700"], 2, "is not of the form http://HOST:PORT"),
         (&["--report", "no/such/folder.html"], 2, "there is no such folder"),
         (&["--report", "."], 2, "it is a folder"),
+        (&["--report", "/dev/full"], 2, "/dev/full cannot be written: it is no regular file"),
+        (&["--hdr-log", "/dev/full"], 2, "/dev/full cannot be written: it is no regular file"),
+        (&["--report", "dangling"], 2, "it is a symbolic link to nothing"),
+        (&["--report", "-"], 2, "--output json writes to stdout"),
+        (&["--report", "x", "--hdr-log", "./x"], 2, "--report and --hdr-log are the same file"),
+        (&["--report", "idle.json", "--baseline", "idle.json"], 2, "--report and --baseline are the same file"),
         (&["--report", "/proc/report.html"], 2, "/proc/report.html cannot be written"),
         (&["--skew", "1.1"], 2, "--skew does nothing in the workload payments; it is for hot"),
         (&["--reads", "90%", "--workload", "cold"], 2, "it is for mixed"),
@@ -312,7 +319,7 @@ fn what_makes_no_sense_is_refused_with_a_message_that_says_why() {
         assert!(message.starts_with("error: ") && message.contains(wanted), "{arguments:?}: {message}");
         assert_eq!(text(&output.stdout), "", "{arguments:?}");
     }
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing was left behind but the two baselines");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "nothing is there but the baselines and the link");
 }
 
 #[test]

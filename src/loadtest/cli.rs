@@ -13,6 +13,7 @@ use super::consent;
 use super::error::LoadError;
 use super::hdr_log;
 use super::output;
+use super::place;
 use super::progress::Progress;
 use super::quantity;
 use super::report::{write_report, write_whole};
@@ -217,7 +218,7 @@ pub async fn load(flags: Flags, surroundings: Surroundings) -> Result<(), LoadEr
 
 async fn load_until(flags: Flags, surroundings: Surroundings, interrupt: CancellationToken) -> Result<(), LoadError> {
     let mut plan = flags.plan()?;
-    flags.check_folders()?;
+    flags.check_places()?;
     let baseline = flags.baseline.as_deref().map(output::read_baseline).transpose()?;
     let setup = Setup::make(&flags.wanted(&plan), surroundings).await?;
     plan.allow_existing = plan.allow_existing || consent::to_existing_events(&*setup.target, &interrupt).await;
@@ -241,6 +242,23 @@ async fn load_until(flags: Flags, surroundings: Surroundings, interrupt: Cancell
     // What was measured is told also when a file cannot be written.
     let told = flags.show(&results, baseline.as_ref(), written.is_ok());
     written.and(told)
+}
+
+fn check_place(flag: &str, path: &Path) -> Result<(), LoadError> {
+    if path == Path::new("-") {
+        let what = match flag {
+            "--report" => "the report is HTML for a browser, and needs a file; --output json writes to stdout",
+            _ => "it needs a file; stdout is for the results",
+        };
+        return Err(LoadError::Usage(format!("{flag} -: {what}")));
+    }
+    let file = place::file_at(path).map_err(|error| error.to_string());
+    let unwritable = file.and_then(|file| match tempfile::tempfile_in(place::folder_of(&file)) {
+        Ok(_) => Ok(()),
+        Err(_) if !place::folder_of(&file).is_dir() => Err("there is no such folder".to_owned()),
+        Err(error) => Err(error.to_string()),
+    });
+    unwritable.map_err(|why| LoadError::Usage(format!("{} cannot be written: {why}", path.display())))
 }
 
 fn unwritable(path: &Path) -> impl FnOnce(std::io::Error) -> LoadError {
@@ -358,16 +376,16 @@ impl Flags {
     }
 
     /// Nobody wants to learn after ten minutes that the report has no place.
-    fn check_folders(&self) -> Result<(), LoadError> {
-        for path in self.report().into_iter().chain(self.hdr_log.as_deref()) {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let unwritable = match tempfile::tempfile_in(folder) {
-                Ok(_) if path.is_dir() => "it is a folder".to_owned(),
-                Ok(_) => continue,
-                Err(_) if !folder.is_dir() => "there is no such folder".to_owned(),
-                Err(error) => error.to_string(),
-            };
-            return Err(LoadError::Usage(format!("{} cannot be written: {unwritable}", path.display())));
+    fn check_places(&self) -> Result<(), LoadError> {
+        let written = [("--report", self.report()), ("--hdr-log", self.hdr_log.as_deref())];
+        let written = written.into_iter().filter_map(|(flag, path)| Some((flag, path?)));
+        let named = written.clone().chain(self.baseline.as_deref().map(|path| ("--baseline", path)));
+        for (place, (flag, path)) in written.enumerate() {
+            check_place(flag, path)?;
+            if let Some((other, _)) = named.clone().skip(place + 1).find(|(_, other)| place::is_same(path, other)) {
+                let what = format!("{flag} and {other} are the same file, {}", path.display());
+                return Err(LoadError::Usage(what));
+            }
         }
         Ok(())
     }

@@ -29,6 +29,7 @@ mod observe;
 mod output;
 pub mod own;
 mod pacer;
+mod place;
 pub mod progress;
 mod quantity;
 pub mod random;

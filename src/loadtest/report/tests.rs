@@ -139,6 +139,31 @@ fn a_report_that_cannot_be_put_in_place_leaves_nothing_half_written() {
 }
 
 #[test]
+fn a_report_through_a_symbolic_link_replaces_its_file_and_the_link_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let [file, link] = ["file", "link"].map(|name| folder.path().join(name));
+    fs::write(&file, "an older report").unwrap();
+    std::os::unix::fs::symlink("file", &link).unwrap();
+
+    write_report(&link, &run(), None).unwrap();
+
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(fs::read_to_string(&file).unwrap(), render(&run(), None));
+}
+
+#[test]
+fn a_report_replaces_no_pipe() {
+    use std::os::unix::fs::FileTypeExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+
+    write_report(&path, &run(), None).unwrap_err();
+
+    assert!(fs::symlink_metadata(&path).unwrap().file_type().is_fifo());
+}
+
+#[test]
 fn a_report_in_a_folder_that_is_not_there_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
 
