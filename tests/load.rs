@@ -270,13 +270,15 @@ fn what_makes_no_sense_is_refused_with_a_message_that_says_why() {
     std::fs::write(folder.path().join("idle.json"), r#"{"essaim_load_format": 1}"#).unwrap();
     std::fs::write(folder.path().join("half.json"), r#"{"essaim_load_format": 1, "totals": {"answ"#).unwrap();
     std::os::unix::fs::symlink("nothing", folder.path().join("dangling")).unwrap();
-    let table: [(&[&str], i32, &str); 39] = [
+    let table: [(&[&str], i32, &str); 41] = [
         (&["--workload", "nonsense"], 2, "invalid value 'nonsense'"),
         (&["--rate", "0"], 2, "a rate of zero sends nothing"),
         (&["--rate", "fast"], 2, "is no rate"),
         (&["--rate", "-5"], 2, "is no rate"),
         (&["--rate", "NaN"], 2, "is no rate"),
         (&["--find-peak", "--kill-every", "1s"], 2, "no rate holds its limit over a restart"),
+        (&["--kill-every", "10s", "--duration", "2s"], 2, "10s is no shorter than the 2s that are measured"),
+        (&["--kill-every", "10s"], 2, "give a longer --duration"),
         (&["--history-mb", "0"], 2, "0 is not in 1..=1000000"),
         (&["--duration", "0s"], 2, "must be longer than zero"),
         (&["--duration", "soon"], 2, "try 10s, 500ms or 2m"),

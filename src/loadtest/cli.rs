@@ -362,10 +362,17 @@ impl Flags {
             (None, None) => Schedule::Closed { callers: callers(CALLERS) },
         };
         let default = if self.find_peak.is_some() { STEP } else { Duration::from_secs(10) };
+        let duration = self.duration.unwrap_or(default);
+        if let Some(every) = self.kill_every.filter(|every| *every >= duration) {
+            return Err(LoadError::Usage(format!(
+                "--kill-every {every:?} is no shorter than the {duration:?} that are measured, so that nothing would be \
+                 killed in them: kill more often, or give a longer --duration"
+            )));
+        }
         Ok(Plan {
             schedule,
             warmup: self.warmup,
-            duration: self.duration.unwrap_or(default),
+            duration,
             seed: self.seed,
             verify: self.verify,
             is_kept: self.idempotent || self.is_over_http(),
