@@ -270,7 +270,7 @@ fn what_makes_no_sense_is_refused_with_a_message_that_says_why() {
     std::fs::write(folder.path().join("idle.json"), r#"{"essaim_load_format": 1}"#).unwrap();
     std::fs::write(folder.path().join("half.json"), r#"{"essaim_load_format": 1, "totals": {"answ"#).unwrap();
     std::os::unix::fs::symlink("nothing", folder.path().join("dangling")).unwrap();
-    let table: [(&[&str], i32, &str); 41] = [
+    let table: [(&[&str], i32, &str); 44] = [
         (&["--workload", "nonsense"], 2, "invalid value 'nonsense'"),
         (&["--rate", "0"], 2, "a rate of zero sends nothing"),
         (&["--rate", "fast"], 2, "is no rate"),
@@ -287,6 +287,9 @@ fn what_makes_no_sense_is_refused_with_a_message_that_says_why() {
         (&["--arrivals", "poisson"], 2, "add --rate"),
         (&["--require", "p99"], 2, "compares nothing"),
         (&["--require", "p98<1ms"], 2, "known are mean, p50"),
+        (&["--require", "visible_p99<1s", "--url", nobody], 2, "measured by runs in this process"),
+        (&["--require", "commit_visible_p99<1s", "--kill-every", "1s"], 2, "over HTTP it is not seen"),
+        (&["--require", "visible_p50<1s", "--workload", "cold"], 2, "cold writes nothing"),
         (&["--url", "ftp://somewhere"], 2, "http://HOST:PORT"),
         (&["--url", nobody], 1, "no answer from http://127.0.0.1:1: Connection refused"),
         (&["--url", nobody, "--workload", "hot"], 2, "over HTTP there are payments, mixed, cold"),

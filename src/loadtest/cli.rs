@@ -329,10 +329,28 @@ impl Flags {
                 return Err(LoadError::Usage(what));
             }
         }
+        self.check_requirements()?;
         if self.workload == Hot && self.aggregates.is_some() && self.skew.is_none() {
             return Err(LoadError::Usage("--aggregates needs --skew in the workload hot, which else has one".into()));
         }
         Ok(())
+    }
+
+    /// What this run cannot measure would be found broken at its end.
+    fn check_requirements(&self) -> Result<(), LoadError> {
+        let Some(requirement) = self.require.iter().find(|requirement| requirement.is_of_visibility()) else {
+            return Ok(());
+        };
+        let why = match self.workload {
+            _ if self.is_over_http() => "over HTTP it is not seen when a write becomes visible".to_owned(),
+            WorkloadName::Cold | WorkloadName::Rebuild => format!("{} writes nothing", self.workload.name()),
+            _ => return Ok(()),
+        };
+        Err(LoadError::Usage(format!(
+            "--require {}: {why}; it is measured by runs in this process (without --url and --kill-every) of payments, \
+             mixed, spread, hot, long-streams",
+            requirement.text()
+        )))
     }
 
     fn plan(&self) -> Result<Plan, LoadError> {

@@ -39,7 +39,7 @@ pub struct Results {
     pub totals: Figures,
     /// The whole measurement for each kind of command or read, e.g. `authorize`.
     pub kinds: BTreeMap<String, Figures>,
-    /// From a caller's answer to visible in the hot read model, where it was measured.
+    /// From a caller's answer to visible in the hot read model, where the engine is in this process.
     pub visible: Option<Latency>,
     /// From the moment the store's commit returned to visible in the hot read model, where the engine is in this process.
     pub visible_from_commit: Option<Latency>,

@@ -136,6 +136,17 @@ impl Requirement {
         Ok(Self { text: text.trim().to_owned(), what: *what, relation: *relation, limit })
     }
 
+    /// As it was given.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether it is about the time until a write is visible, which not every run can tell.
+    pub(crate) fn is_of_visibility(&self) -> bool {
+        use What::{CommitVisibleP50, CommitVisibleP99, VisibleP50, VisibleP99};
+        matches!(self.what, VisibleP50 | VisibleP99 | CommitVisibleP50 | CommitVisibleP99)
+    }
+
     /// Whether these results are as required. What was not measured is not.
     pub(crate) fn hold(&self, results: &Results) -> Threshold {
         let actual = self.what.of(results);
