@@ -267,6 +267,7 @@ fn interval(second: u32, per_second: f64, slowness: f64) -> Interval {
         },
         reads: answered / 4,
         lag_events: Some(whole(120.0 + 80.0 * (at / 5.0).cos() + if is_down { 900.0 } else { 0.0 })),
+        lag_events_max: None,
         group_mean: Some(96.0 + 14.0 * (at / 4.0).sin()),
         group_max: Some(whole(210.0 + 40.0 * (at * 1.7).sin())),
         rss_bytes: Some(whole((180.0 + at.sqrt() * 9.0) * 1_048_576.0)),

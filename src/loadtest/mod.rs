@@ -22,6 +22,7 @@ mod daemon;
 pub mod error;
 mod hdr_log;
 pub mod history;
+mod lag;
 mod machine;
 mod measure;
 pub mod meter;

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::hdr_log::Slice;
+use super::lag::LagWatch;
 use super::measure::{Tallies, Tally};
 use super::progress::{Moment, Progress};
 use super::results::{Figures, Interval, Latency};
@@ -41,6 +42,7 @@ pub(crate) struct Observer<'a> {
     /// When the first measurement began.
     began: Option<Instant>,
     looked: (Instant, Look),
+    lag: Option<LagWatch>,
     intervals: Vec<Interval>,
     /// The latencies of each, when somebody wants them.
     slices: Option<Vec<Slice>>,
@@ -53,6 +55,7 @@ impl<'a> Observer<'a> {
         interrupt: CancellationToken,
         keeps_slices: bool,
     ) -> Self {
+        let target = Arc::clone(&session.target);
         Self {
             session: Arc::clone(session),
             progress,
@@ -60,6 +63,7 @@ impl<'a> Observer<'a> {
             gone: session.target.gone(),
             began: None,
             looked: (Instant::now(), Look::default()),
+            lag: LagWatch::start(move || target.lag_events()),
             intervals: Vec::new(),
             slices: keeps_slices.then(Vec::new),
         }
@@ -84,6 +88,7 @@ impl<'a> Observer<'a> {
         self.looked = (Instant::now(), self.session.target.look().await);
         self.session.measures.count();
         drop(self.session.measures.take());
+        self.lag.as_ref().map(LagWatch::take_most);
         let start = Instant::now();
         self.began.get_or_insert(start);
         self.looked.0 = start;
@@ -135,6 +140,7 @@ impl<'a> Observer<'a> {
             figures,
             reads,
             lag_events: new.lag_events,
+            lag_events_max: self.lag.as_ref().map(|lag| lag.take_most().max(new.lag_events.unwrap_or_default())),
             group_mean: group_mean(&old, &new),
             group_max: new.batch_max,
             rss_bytes: new.resident_bytes,

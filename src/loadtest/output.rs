@@ -9,7 +9,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::error::LoadError;
 use super::progress::micros;
-use super::results::{Figures, Results};
+use super::results::{Figures, Interval, Results};
 
 /// Writes to stdout; a reader that went away is no error.
 pub(crate) fn print(text: &str) -> Result<(), LoadError> {
@@ -173,12 +173,14 @@ fn machine_note(results: &Results) -> Option<String> {
     let groups = mean(results.intervals.iter().filter_map(|interval| interval.group_mean).collect());
     let cores = mean(results.intervals.iter().filter_map(|interval| interval.cpu_cores).collect());
     let most = results.intervals.iter().filter_map(|interval| interval.rss_bytes).max();
-    let lag = results.intervals.iter().filter_map(|interval| interval.lag_events).max();
+    let lag = results.intervals.iter().filter_map(Interval::lag).max();
+    let is_watched = results.intervals.iter().any(|interval| interval.lag_events_max.is_some());
+    let seen = if is_watched { "at most" } else { "at most, of a look a second" };
     let parts = [
         groups.map(|groups| format!("{groups:.1} commands a commit")),
         cores.map(|cores| format!("{cores:.2} cores")),
         most.map(|bytes| format!("{} MB resident at most", bytes / 1_000_000)),
-        lag.map(|lag| format!("read models {lag} events behind at most")),
+        lag.map(|lag| format!("read models {lag} events behind {seen}")),
     ];
     let parts: Vec<_> = parts.into_iter().flatten().collect();
     (!parts.is_empty()).then(|| format!("machine    {}", parts.join(", ")))
@@ -252,6 +254,16 @@ mod tests {
             ("--rate=5".into(), "'p99<20ms'".into(), "''".into())
         );
         assert_eq!(quoted("it's"), r"'it'\''s'");
+    }
+
+    #[test]
+    fn a_lag_that_was_looked_at_once_a_second_is_not_told_as_a_maximum() {
+        let at_its_end = Interval { lag_events: Some(7), ..Interval::default() };
+        let watched = Interval { lag_events_max: Some(90), ..at_its_end.clone() };
+        let note = |interval| machine_note(&Results { intervals: vec![interval], ..Results::default() }).unwrap();
+
+        assert!(note(watched).ends_with("read models 90 events behind at most"));
+        assert!(note(at_its_end).ends_with("read models 7 events behind at most, of a look a second"));
     }
 
     #[test]

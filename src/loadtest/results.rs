@@ -299,6 +299,7 @@ mod tests {
             figures: figures.clone(),
             reads: 2,
             lag_events: Some(0),
+            lag_events_max: Some(4),
             group_mean: Some(1.5),
             group_max: None,
             rss_bytes: Some(u64::MAX),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::progress::micros;
 use super::quantity;
-use super::results::{Results, Threshold};
+use super::results::{Interval, Results, Threshold};
 
 /// One condition.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,7 +101,7 @@ impl What {
             Self::Answered => Some(totals.answered as f64),
             Self::Errors => Some(totals.error_count() as f64),
             Self::Refusals => Some(results.refusals.values().sum::<u64>() as f64),
-            Self::LagEvents => most(results.intervals.iter().map(|interval| interval.lag_events)),
+            Self::LagEvents => most(results.intervals.iter().map(Interval::lag)),
             Self::RssMegabytes => most(results.intervals.iter().map(|interval| interval.rss_bytes)).map(|b| b / 1e6),
         }
     }

@@ -158,8 +158,12 @@ impl<'a> Runs<'a> {
     }
 
     fn lag(self) -> Chart {
-        let lines: [(&str, Take<'_>); 1] = [("events behind", Box::new(|interval| interval.lag_events.map(precise)))];
-        let note = "Events that the hot read models were behind the log.";
+        let lines: [(&str, Take<'_>); 1] = [("events behind", Box::new(|interval| interval.lag().map(precise)))];
+        let note = if self.results.intervals.iter().any(|interval| interval.lag_events_max.is_some()) {
+            "Events that the hot read models were behind the log: the most in each second."
+        } else {
+            "Events that the hot read models were behind the log, looked at once a second."
+        };
         self.over_time("lag", "Projection lag", note, Unit::Count, &lines)
     }
 
