@@ -226,6 +226,10 @@ fn figures(html: &mut Html, charts: &[Chart], results: &Results, has_baseline: b
     html.markup("</p>\n");
     for chart in charts {
         html.markup("<figure class=\"card\"><h2>").text(chart.title).markup("</h2><p class=\"note\">").text(chart.note);
+        if let Some(why) = chart.why_absent() {
+            html.markup("</p><p class=\"none\">").text(why).markup("</p></figure>\n");
+            continue;
+        }
         html.markup("</p><div class=\"chart\" id=\"chart-").text(chart.id).markup("\"></div></figure>\n");
     }
     html.markup("</section>\n<noscript><p class=\"warning\">The charts need JavaScript.</p></noscript>\n");
@@ -240,6 +244,7 @@ fn foot(html: &mut Html, results: &Results) {
 }
 
 fn scripts(html: &mut Html, charts: &[Chart], nonce: &str) {
+    let charts: Vec<_> = charts.iter().filter(|chart| chart.has_data()).collect();
     html.markup("<script type=\"application/json\" id=\"charts\">").json(&charts).markup("</script>\n");
     html.markup("<script nonce=\"").text(nonce).markup("\">\n/*!\n").markup(UPLOT_LICENCE).markup("*/\n");
     html.markup(UPLOT).markup("</script>\n");

@@ -67,6 +67,18 @@ fn the_charts_data_are_json_even_with_a_hostile_text_in_them() {
 }
 
 #[test]
+fn what_was_not_measured_says_so_in_its_charts_place() {
+    let mut results = run();
+    let absent = |results: &Results| render(results, None).matches("Not measured: ").count();
+
+    assert_eq!(absent(&results), 4, "lag, group commit, memory, processor");
+
+    results.intervals[0].cpu_cores = Some(0.5);
+    assert_eq!(absent(&results), 3, "the processor was");
+    assert_eq!(absent(&Results::default()), 0, "where nothing was measured nothing is expected");
+}
+
+#[test]
 fn the_page_refers_to_nothing_outside_itself() {
     let page = own_part(&render(&run(), Some(&run())));
 
