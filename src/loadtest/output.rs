@@ -160,12 +160,9 @@ fn notes(results: &Results, baseline: Option<&Results>) -> Vec<String> {
     notes
 }
 
-/// Few long operations do not fill the time that is measured: their own times tell the rate.
 fn events_note(results: &Results) -> Option<String> {
-    let Figures { answered, events, latency, .. } = &results.totals;
-    let worked = latency.mean_micros * *answered as f64 / 1e6 / results.settings.callers.max(1) as f64;
-    let seconds = if results.kinds.contains_key("rebuild") { worked } else { results.duration_seconds };
-    (*events > 0 && seconds > 0.0).then(|| format!("events     {events}, {:.0}/s", *events as f64 / seconds))
+    let per_second = results.events_per_second(&results.totals)?;
+    Some(format!("events     {}, {per_second:.0}/s", results.totals.events))
 }
 
 fn machine_note(results: &Results) -> Option<String> {

@@ -277,6 +277,16 @@ impl Results {
     }
 }
 
+impl Results {
+    /// Events a second of some of the run: appended, or of `rebuild` read; none where there were none.
+    pub fn events_per_second(&self, figures: &Figures) -> Option<f64> {
+        // Few long operations do not fill the time that is measured: their own times tell the rate.
+        let worked = figures.latency.mean_micros * figures.answered as f64 / 1e6 / self.settings.callers.max(1) as f64;
+        let seconds = if self.kinds.contains_key("rebuild") { worked } else { self.duration_seconds };
+        (figures.events > 0 && seconds > 0.0).then(|| figures.events as f64 / seconds)
+    }
+}
+
 impl Verification {
     /// Whether everything was checked and nothing found.
     pub fn passed(&self) -> bool {

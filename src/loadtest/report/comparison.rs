@@ -95,6 +95,7 @@ fn figures(results: &Results) -> Vec<Figure> {
         figure("latency max", some(latency.max_micros), format::micros, Wanted::Less),
         figure("errors", Some(precise(totals.error_count())), plain, Wanted::Less),
         figure("events", Some(precise(totals.events)), plain, Wanted::Neither),
+        figure("events a second", results.events_per_second(totals), rate, Wanted::More),
         figure("visible p50", results.visible.map(|it| precise(it.p50_micros)), format::micros, Wanted::Less),
         figure("visible p99", results.visible.map(|it| precise(it.p99_micros)), format::micros, Wanted::Less),
         figure("commit visible p50", from_commit.map(|it| precise(it.p50_micros)), format::micros, Wanted::Less),

@@ -137,7 +137,7 @@ fn warnings(results: &Results) -> Vec<String> {
 fn tiles(html: &mut Html, results: &Results, baseline: Option<&Results>) {
     let (totals, latency) = (&results.totals, &results.totals.latency);
     let micros = format::latency;
-    let tiles = [
+    let mut tiles = vec![
         ("Throughput", format!("{}/s", format::number(totals.per_second)), "throughput"),
         ("p50", micros(latency.p50_micros), "latency p50"),
         ("p99", micros(latency.p99_micros), "latency p99"),
@@ -146,6 +146,9 @@ fn tiles(html: &mut Html, results: &Results, baseline: Option<&Results>) {
         ("Answered", format::count(totals.answered), ""),
         ("Errors", format::count(totals.error_count()), "errors"),
     ];
+    if let Some(per_second) = results.events_per_second(totals) {
+        tiles.insert(1, ("Events", format!("{}/s", format::number(per_second)), "events a second"));
+    }
     html.markup("<section class=\"tiles\">\n");
     for (name, value, figure) in tiles {
         html.markup("<div class=\"tile\"><p>").text(name).markup("</p><strong>").text(value).markup("</strong>");

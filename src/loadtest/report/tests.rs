@@ -6,7 +6,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::loadtest::results::{Figures, Interval, Setting, Settings, Threshold, Verdict, Verification};
+use crate::loadtest::results::{Figures, Interval, Latency, Setting, Settings, Threshold, Verdict, Verification};
 
 const HOSTILE: &str = "</script><script>alert(1)</script><a href=\"https://example.org/\">'&";
 
@@ -64,6 +64,21 @@ fn the_charts_data_are_json_even_with_a_hostile_text_in_them() {
 
     let errors = charts.as_array().unwrap().iter().find(|chart| chart["id"] == "errors").unwrap();
     assert_eq!(errors["runs"][0]["series"][0]["label"], HOSTILE);
+}
+
+#[test]
+fn events_a_second_stand_in_a_tile_and_in_the_table_of_kinds() {
+    // Two rebuilds of 500,000 events that took 2 s each, one after the other, are 250,000 a second.
+    let latency = Latency { mean_micros: 2e6, ..Latency::default() };
+    let figures = Figures { answered: 2, events: 1_000_000, latency, ..Figures::default() };
+    let kinds = [("rebuild".to_owned(), figures.clone())].into();
+    let mut rebuilt = Results { totals: figures, kinds, duration_seconds: 10.0, ..run() };
+    rebuilt.settings.callers = 1;
+
+    let page = render(&rebuilt, None);
+
+    assert!(page.contains("<p>Events</p><strong>250,000/s</strong>"));
+    assert_eq!(page.matches("<td>1,000,000</td><td>250,000</td>").count(), 2, "of the kind and of all");
 }
 
 #[test]
