@@ -424,6 +424,40 @@ async fn an_interrupted_run_finishes_with_what_it_has() {
     assert!(std::fs::read_to_string(folder.path().join("essaim-load.html")).unwrap().trim_end().ends_with("</html>"));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_terminal_that_is_closed_leaves_neither_a_daemon_nor_a_folder_behind() {
+    let (folder, temporary) = (folder(), folder());
+    let mut command = load(folder.path(), &["--kill-every", "2s", "--duration", "60s", "--callers", "4", "--no-report"]);
+    command.env("TMPDIR", temporary.path());
+    let mut child = started(command);
+
+    first_progress(&mut child);
+    let sent = Command::new("kill").args(["-HUP", &child.id().to_string()]).status();
+    assert!(sent.unwrap().success());
+    let output = ended(child).await;
+
+    assert!(text(&output.stdout).contains("interrupted after"), "{}", text(&output.stdout));
+    assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
+    let listening = Command::new("pgrep").args(["-f", &temporary.path().display().to_string()]).output().unwrap();
+    assert_eq!(text(&listening.stdout), "", "a daemon on that folder's database is still there");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_is_to_outlive_its_terminal_does() {
+    let folder = folder();
+    let whole = load(folder.path(), &["--duration", "2s", "--callers", "4", "--no-report"]);
+    let mut command = Command::new("nohup");
+    command.arg(whole.get_program()).args(whole.get_args()).current_dir(folder.path()).stdin(Stdio::null());
+    let mut child = started(command);
+
+    first_progress(&mut child);
+    let sent = Command::new("kill").args(["-HUP", &child.id().to_string()]).status();
+    assert!(sent.unwrap().success());
+    let output = ended(child).await;
+
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+}
+
 #[test]
 fn a_daemon_that_is_killed_again_and_again_loses_nothing_and_doubles_nothing() {
     let folder = folder();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use reqwest::header::HeaderValue;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::consent;
@@ -279,17 +279,34 @@ impl Stop {
         let tokens = [stop.soon.clone(), stop.at_once.clone()];
         tokio::spawn(async move {
             let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+            let mut hangup = if is_hangup_ignored() { None } else { signal(SignalKind::hangup()).ok() };
             for token in tokens {
                 tokio::select! {
                     biased;
                     interrupted = tokio::signal::ctrl_c() => if interrupted.is_err() { return },
                     _ = terminate.recv() => {}
+                    () = received(hangup.as_mut()) => {}
                 }
                 token.cancel();
             }
         });
         stop
     }
+}
+
+async fn received(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether somebody wants this program to outlive its terminal, as `nohup` does: listening would undo that.
+fn is_hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // proc(5): a mask in hexadecimal, whose lowest bit is signal 1.
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 /// What a setup is made for.
