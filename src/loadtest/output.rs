@@ -9,6 +9,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::error::LoadError;
 use super::progress::micros;
+use super::report::differences;
 use super::results::{Figures, Interval, Results};
 
 /// Writes to stdout; a reader that went away is no error.
@@ -153,6 +154,10 @@ fn notes(results: &Results, baseline: Option<&Results>) -> Vec<String> {
     }
     if let Some(baseline) = baseline {
         notes.push(compared(results, baseline));
+        let differences = differences(results, baseline);
+        if !differences.is_empty() {
+            notes.push(format!("WARNING    not the same in the baseline: {}", differences.join(", ")));
+        }
     }
     if !results.versions.optimised {
         notes.push("note       this is a debug build; its figures mean little".to_owned());
@@ -251,6 +256,20 @@ mod tests {
             ("--rate=5".into(), "'p99<20ms'".into(), "''".into())
         );
         assert_eq!(quoted("it's"), r"'it'\''s'");
+    }
+
+    #[test]
+    fn a_baseline_of_another_workload_is_compared_with_a_warning() {
+        let of = |workload: &str| {
+            let mut results = Results::default();
+            results.settings.workload = workload.to_owned();
+            results
+        };
+
+        let text = table(&of("payments"), Some(&of("cold")));
+
+        assert!(text.contains("WARNING    not the same in the baseline: workload: cold → payments\n"), "{text}");
+        assert!(!table(&of("cold"), Some(&of("cold"))).contains("WARNING"));
     }
 
     #[test]

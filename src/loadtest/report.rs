@@ -57,6 +57,11 @@ pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     written
 }
 
+/// What the figures of two runs depend on and was not the same, e.g. `callers: 64 → 256`.
+pub(crate) fn differences(results: &Results, baseline: &Results) -> Vec<String> {
+    comparison::differences(results, baseline).iter().map(ToString::to_string).collect()
+}
+
 /// The report as HTML text.
 pub fn render(results: &Results, baseline: Option<&Results>) -> String {
     page::render(results, baseline)

@@ -1,5 +1,7 @@
 //! This file sets this run against an earlier one: each figure with its change, and what differed besides.
 
+use std::fmt;
+
 use super::format::{self, precise};
 use crate::loadtest::results::{Interval, Results};
 
@@ -42,9 +44,15 @@ pub(super) enum Trend {
 
 /// Something besides the figures that was not the same.
 pub(super) struct Difference {
-    pub(super) name: String,
-    pub(super) before: String,
-    pub(super) now: String,
+    name: String,
+    before: String,
+    now: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {} → {}", self.name, self.before, self.now)
+    }
 }
 
 /// The figures of both runs that both have, or one.

@@ -184,8 +184,7 @@ fn differences(html: &mut Html, results: &Results, baseline: &Results) {
     }
     html.markup("<div class=\"warning\">Not the same in both runs:<ul>");
     for difference in differences {
-        html.markup("<li>").text(difference.name).markup(": ").text(difference.before).markup(" → ");
-        html.text(difference.now).markup("</li>");
+        html.markup("<li>").text(difference).markup("</li>");
     }
     html.markup("</ul></div>\n");
 }
