@@ -270,7 +270,7 @@ fn what_makes_no_sense_is_refused_with_a_message_that_says_why() {
     std::fs::write(folder.path().join("idle.json"), r#"{"essaim_load_format": 1}"#).unwrap();
     std::fs::write(folder.path().join("half.json"), r#"{"essaim_load_format": 1, "totals": {"answ"#).unwrap();
     std::os::unix::fs::symlink("nothing", folder.path().join("dangling")).unwrap();
-    let table: [(&[&str], i32, &str); 44] = [
+    let table: [(&[&str], i32, &str); 47] = [
         (&["--workload", "nonsense"], 2, "invalid value 'nonsense'"),
         (&["--rate", "0"], 2, "a rate of zero sends nothing"),
         (&["--rate", "fast"], 2, "is no rate"),
@@ -294,8 +294,11 @@ fn what_makes_no_sense_is_refused_with_a_message_that_says_why() {
         (&["--url", nobody], 1, "no answer from http://127.0.0.1:1: Connection refused"),
         (&["--url", nobody, "--workload", "hot"], 2, "over HTTP there are payments, mixed, cold"),
         (&["--url", nobody, "--database", "sqlite://a.db"], 2, "leave --database out"),
-        (&["--database", "mysql://host/a"], 3, "sqlite:// or postgres://"),
-        (&["--database", "a.db"], 3, "the address of a database must begin with sqlite:// or postgres://"),
+        (&["--database", "mysql://host/a"], 2, "sqlite:// or postgres://"),
+        (&["--database", "mysql://host/a", "--kill-every", "1s"], 2, "sqlite:// or postgres://"),
+        (&["--database", "postgres://host:port/a"], 2, "the Postgres address cannot be understood"),
+        (&["--token-file", "token"], 2, "--token-file does nothing for an engine in this process"),
+        (&["--database", "a.db"], 2, "the address of a database must begin with sqlite:// or postgres://"),
         (&["--url", "127.0.0.1:7700"], 2, "is not of the form http://HOST:PORT"),
         (&["--report", "no/such/folder.html"], 2, "there is no such folder"),
         (&["--report", "."], 2, "it is a folder"),
@@ -325,6 +328,20 @@ fn what_makes_no_sense_is_refused_with_a_message_that_says_why() {
         assert_eq!(text(&output.stdout), "", "{arguments:?}");
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "nothing is there but the baselines and the link");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_a_daemon_holds_is_refused_with_what_helps_here() {
+    let (folder, data) = (folder(), folder());
+    let database = database_in(&data);
+    let _daemon = Daemon::start(&database).await;
+
+    let output = run(folder.path(), &["--database", &database]);
+
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{message}");
+    assert!(message.contains("held by another writer") && message.contains("load it with --url"), "{message}");
+    assert!(!message.contains("--take-over"), "{message}");
 }
 
 #[test]
