@@ -150,7 +150,10 @@ fn notes(results: &Results, baseline: Option<&Results>) -> Vec<String> {
     }
     if !results.restarts.is_empty() {
         let longest = results.restarts.iter().filter_map(|restart| restart.down_seconds).fold(0.0, f64::max);
-        notes.push(format!("kills      {}, the longest {longest:.2} s without an answer", results.restarts.len()));
+        let early = results.restarts.iter().filter(|restart| restart.is_before_measurement()).count();
+        let early = if early > 0 { format!(" ({early} of them during warm-up)") } else { String::new() };
+        let count = results.restarts.len();
+        notes.push(format!("kills      {count}{early}, the longest {longest:.2} s without an answer"));
     }
     if let Some(baseline) = baseline {
         notes.push(compared(results, baseline));
@@ -248,6 +251,7 @@ fn verdict(results: &Results) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::loadtest::results::Restart;
 
     #[test]
     fn an_argument_is_quoted_where_a_shell_would_read_it_otherwise() {
@@ -270,6 +274,17 @@ mod tests {
 
         assert!(text.contains("WARNING    not the same in the baseline: workload: cold → payments\n"), "{text}");
         assert!(!table(&of("cold"), Some(&of("cold"))).contains("WARNING"));
+    }
+
+    #[test]
+    fn kills_before_the_measurement_are_told_apart() {
+        let killed = |at_seconds| Restart { at_seconds, down_seconds: Some(0.5) };
+        let restarts = vec![killed(-0.01), killed(2.0)];
+
+        let notes = notes(&Results { restarts, ..Results::default() }, None);
+
+        let told = "kills      2 (1 of them during warm-up), the longest 0.50 s without an answer".to_owned();
+        assert!(notes.contains(&told), "{notes:?}");
     }
 
     #[test]

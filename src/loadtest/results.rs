@@ -163,7 +163,7 @@ pub struct PeakStep {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Restart {
-    /// When it was killed, in seconds since the start of the measurement.
+    /// When it was killed, in seconds since the start of the measurement; negative when that was during the warm-up.
     pub at_seconds: f64,
     /// How long until the next success, in seconds; none when there was none.
     pub down_seconds: Option<f64>,
@@ -284,6 +284,13 @@ impl Results {
         let worked = figures.latency.mean_micros * figures.answered as f64 / 1e6 / self.settings.callers.max(1) as f64;
         let seconds = if self.kinds.contains_key("rebuild") { worked } else { self.duration_seconds };
         (figures.events > 0 && seconds > 0.0).then(|| figures.events as f64 / seconds)
+    }
+}
+
+impl Restart {
+    /// Whether it was killed before anything was measured.
+    pub fn is_before_measurement(&self) -> bool {
+        self.at_seconds < 0.0
     }
 }
 

@@ -273,7 +273,8 @@ impl<'a> Runs<'a> {
     }
 
     fn kills(self) -> Vec<f64> {
-        self.results.restarts.iter().map(|restart| restart.at_seconds).collect()
+        let measured = self.results.restarts.iter().filter(|restart| !restart.is_before_measurement());
+        measured.map(|restart| restart.at_seconds).collect()
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::loadtest::results::{Figures, Interval, Latency, Setting, Settings, Threshold, Verdict, Verification};
+use crate::loadtest::results::{Figures, Interval, Latency, Restart, Setting, Settings, Threshold, Verdict, Verification};
 
 const HOSTILE: &str = "</script><script>alert(1)</script><a href=\"https://example.org/\">'&";
 
@@ -79,6 +79,15 @@ fn events_a_second_stand_in_a_tile_and_in_the_table_of_kinds() {
 
     assert!(page.contains("<p>Events</p><strong>250,000/s</strong>"));
     assert_eq!(page.matches("<td>1,000,000</td><td>250,000</td>").count(), 2, "of the kind and of all");
+}
+
+#[test]
+fn a_kill_during_the_warm_up_is_called_so_and_marked_in_no_chart() {
+    let killed = |at_seconds| Restart { at_seconds, down_seconds: Some(0.5) };
+    let page = render(&Results { restarts: vec![killed(-0.01), killed(2.0)], ..run() }, None);
+
+    assert!(page.contains("<td>during warm-up</td>") && page.contains("<td>2 s</td>"));
+    assert!(page.contains("\"marks\":[2.0]") && !page.contains("-0.01"));
 }
 
 #[test]

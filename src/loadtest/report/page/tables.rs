@@ -115,7 +115,11 @@ pub(super) fn restarts(html: &mut Html, results: &Results) {
     html.markup("<thead><tr><th>Killed at</th><th>Next success after</th></tr></thead>\n");
     for restart in &results.restarts {
         let down = restart.down_seconds.map_or_else(|| "never".to_owned(), format::seconds);
-        html.markup("<tr><td>").text(format::seconds(restart.at_seconds)).markup("</td><td>").text(down);
+        let at = match restart.is_before_measurement() {
+            true => "during warm-up".to_owned(),
+            false => format::seconds(restart.at_seconds),
+        };
+        html.markup("<tr><td>").text(at).markup("</td><td>").text(down);
         html.markup("</td></tr>\n");
     }
     html.markup("</table></div>\n</section>\n");
