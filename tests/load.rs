@@ -444,7 +444,8 @@ async fn an_interrupted_run_finishes_with_what_it_has() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_terminal_that_is_closed_leaves_neither_a_daemon_nor_a_folder_behind() {
     let (folder, temporary) = (folder(), folder());
-    let mut command = load(folder.path(), &["--kill-every", "2s", "--duration", "60s", "--callers", "4", "--no-report"]);
+    let mut command =
+        load(folder.path(), &["--kill-every", "2s", "--duration", "60s", "--callers", "4", "--no-report"]);
     command.env("TMPDIR", temporary.path());
     let mut child = started(command);
 

@@ -6,7 +6,9 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::loadtest::results::{Figures, Interval, Latency, Restart, Setting, Settings, Threshold, Verdict, Verification};
+use crate::loadtest::results::{
+    Figures, Interval, Latency, Restart, Setting, Settings, Threshold, Verdict, Verification,
+};
 
 const HOSTILE: &str = "</script><script>alert(1)</script><a href=\"https://example.org/\">'&";
 
