@@ -269,6 +269,7 @@ fn what_makes_no_sense_is_refused_with_a_message_that_says_why() {
     let nobody = "http://127.0.0.1:1";
     std::fs::write(folder.path().join("idle.json"), r#"{"essaim_load_format": 1}"#).unwrap();
     std::fs::write(folder.path().join("half.json"), r#"{"essaim_load_format": 1, "totals": {"answ"#).unwrap();
+    assert!(Command::new("mkfifo").arg(folder.path().join("pipe")).status().unwrap().success());
     std::os::unix::fs::symlink("nothing", folder.path().join("dangling")).unwrap();
     let table: [(&[&str], i32, &str); 47] = [
         (&["--workload", "nonsense"], 2, "invalid value 'nonsense'"),
@@ -302,8 +303,8 @@ fn what_makes_no_sense_is_refused_with_a_message_that_says_why() {
         (&["--url", "127.0.0.1:7700"], 2, "is not of the form http://HOST:PORT"),
         (&["--report", "no/such/folder.html"], 2, "there is no such folder"),
         (&["--report", "."], 2, "it is a folder"),
-        (&["--report", "/dev/full"], 2, "/dev/full cannot be written: it is no regular file"),
-        (&["--hdr-log", "/dev/full"], 2, "/dev/full cannot be written: it is no regular file"),
+        (&["--report", "pipe"], 2, "pipe cannot be written: it is no regular file"),
+        (&["--hdr-log", "pipe"], 2, "pipe cannot be written: it is no regular file"),
         (&["--report", "dangling"], 2, "it is a symbolic link to nothing"),
         (&["--report", "-"], 2, "--output json writes to stdout"),
         (&["--report", "x", "--hdr-log", "./x"], 2, "--report and --hdr-log are the same file"),
@@ -327,7 +328,11 @@ fn what_makes_no_sense_is_refused_with_a_message_that_says_why() {
         assert!(message.starts_with("error: ") && message.contains(wanted), "{arguments:?}: {message}");
         assert_eq!(text(&output.stdout), "", "{arguments:?}");
     }
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "nothing is there but the baselines and the link");
+    assert_eq!(
+        std::fs::read_dir(folder.path()).unwrap().count(),
+        4,
+        "nothing is there but the baselines, the pipe and the link"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
