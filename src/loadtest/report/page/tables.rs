@@ -45,7 +45,7 @@ pub(super) fn comparison(html: &mut Html, results: &Results, baseline: &Results)
 /// Figures for each kind of command, and of all.
 pub(super) fn kinds(html: &mut Html, results: &Results) {
     html.markup("<section class=\"card\">\n<h2>By kind</h2>\n<div class=\"scroll\"><table class=\"numbers\">\n");
-    html.markup("<thead><tr><th>Kind</th><th>Answered</th><th>A second</th><th>Events</th><th>A second</th><th>Mean</th><th>p50</th><th>p90</th>");
+    html.markup("<thead><tr><th>Kind</th><th>Answered</th><th>A second</th><th>Events</th><th>Events a second</th><th>Mean</th><th>p50</th><th>p90</th>");
     html.markup("<th>p99</th><th>p99.9</th><th>Slowest</th><th>Errors</th></tr></thead>\n<tbody>\n");
     for (kind, figures) in &results.kinds {
         html.markup("<tr><td>").text(kind).markup("</td>");
