@@ -269,13 +269,17 @@ fn what_makes_no_sense_is_refused_with_a_message_that_says_why() {
     let nobody = "http://127.0.0.1:1";
     std::fs::write(folder.path().join("idle.json"), r#"{"essaim_load_format": 1}"#).unwrap();
     std::fs::write(folder.path().join("half.json"), r#"{"essaim_load_format": 1, "totals": {"answ"#).unwrap();
-    let table: [(&[&str], i32, &str); 33] = [
+    assert!(Command::new("mkfifo").arg(folder.path().join("pipe")).status().unwrap().success());
+    std::os::unix::fs::symlink("nothing", folder.path().join("dangling")).unwrap();
+    let table: [(&[&str], i32, &str); 47] = [
         (&["--workload", "nonsense"], 2, "invalid value 'nonsense'"),
         (&["--rate", "0"], 2, "a rate of zero sends nothing"),
         (&["--rate", "fast"], 2, "is no rate"),
         (&["--rate", "-5"], 2, "is no rate"),
         (&["--rate", "NaN"], 2, "is no rate"),
         (&["--find-peak", "--kill-every", "1s"], 2, "no rate holds its limit over a restart"),
+        (&["--kill-every", "10s", "--duration", "2s"], 2, "10s is no shorter than the 2s that are measured"),
+        (&["--kill-every", "10s"], 2, "give a longer --duration"),
         (&["--history-mb", "0"], 2, "0 is not in 1..=1000000"),
         (&["--duration", "0s"], 2, "must be longer than zero"),
         (&["--duration", "soon"], 2, "try 10s, 500ms or 2m"),
@@ -284,15 +288,27 @@ fn what_makes_no_sense_is_refused_with_a_message_that_says_why() {
         (&["--arrivals", "poisson"], 2, "add --rate"),
         (&["--require", "p99"], 2, "compares nothing"),
         (&["--require", "p98<1ms"], 2, "known are mean, p50"),
+        (&["--require", "visible_p99<1s", "--url", nobody], 2, "measured by runs in this process"),
+        (&["--require", "commit_visible_p99<1s", "--kill-every", "1s"], 2, "over HTTP it is not seen"),
+        (&["--require", "visible_p50<1s", "--workload", "cold"], 2, "cold writes nothing"),
         (&["--url", "ftp://somewhere"], 2, "http://HOST:PORT"),
         (&["--url", nobody], 1, "no answer from http://127.0.0.1:1: Connection refused"),
         (&["--url", nobody, "--workload", "hot"], 2, "over HTTP there are payments, mixed, cold"),
         (&["--url", nobody, "--database", "sqlite://a.db"], 2, "leave --database out"),
-        (&["--database", "mysql://host/a"], 3, "sqlite:// or postgres://"),
-        (&["--database", "a.db"], 3, "the address of a database must begin with sqlite:// or postgres://"),
+        (&["--database", "mysql://host/a"], 2, "sqlite:// or postgres://"),
+        (&["--database", "mysql://host/a", "--kill-every", "1s"], 2, "sqlite:// or postgres://"),
+        (&["--database", "postgres://host:port/a"], 2, "the Postgres address cannot be understood"),
+        (&["--token-file", "token"], 2, "--token-file does nothing for an engine in this process"),
+        (&["--database", "a.db"], 2, "the address of a database must begin with sqlite:// or postgres://"),
         (&["--url", "127.0.0.1:7700"], 2, "is not of the form http://HOST:PORT"),
         (&["--report", "no/such/folder.html"], 2, "there is no such folder"),
         (&["--report", "."], 2, "it is a folder"),
+        (&["--report", "pipe"], 2, "pipe cannot be written: it is no regular file"),
+        (&["--hdr-log", "pipe"], 2, "pipe cannot be written: it is no regular file"),
+        (&["--report", "dangling"], 2, "it is a symbolic link to nothing"),
+        (&["--report", "-"], 2, "--output json writes to stdout"),
+        (&["--report", "x", "--hdr-log", "./x"], 2, "--report and --hdr-log are the same file"),
+        (&["--report", "idle.json", "--baseline", "idle.json"], 2, "--report and --baseline are the same file"),
         (&["--report", "/proc/report.html"], 2, "/proc/report.html cannot be written"),
         (&["--skew", "1.1"], 2, "--skew does nothing in the workload payments; it is for hot"),
         (&["--reads", "90%", "--workload", "cold"], 2, "it is for mixed"),
@@ -312,7 +328,25 @@ fn what_makes_no_sense_is_refused_with_a_message_that_says_why() {
         assert!(message.starts_with("error: ") && message.contains(wanted), "{arguments:?}: {message}");
         assert_eq!(text(&output.stdout), "", "{arguments:?}");
     }
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing was left behind but the two baselines");
+    assert_eq!(
+        std::fs::read_dir(folder.path()).unwrap().count(),
+        4,
+        "nothing is there but the baselines, the pipe and the link"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_a_daemon_holds_is_refused_with_what_helps_here() {
+    let (folder, data) = (folder(), folder());
+    let database = database_in(&data);
+    let _daemon = Daemon::start(&database).await;
+
+    let output = run(folder.path(), &["--database", &database]);
+
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{message}");
+    assert!(message.contains("held by another writer") && message.contains("load it with --url"), "{message}");
+    assert!(!message.contains("--take-over"), "{message}");
 }
 
 #[test]
@@ -410,6 +444,41 @@ async fn an_interrupted_run_finishes_with_what_it_has() {
     assert!(results.verification.unwrap().passed(), "what was answered until then is verified");
     assert!(results.verdict.reasons[0].starts_with("interrupted after"), "{:?}", results.verdict);
     assert!(std::fs::read_to_string(folder.path().join("essaim-load.html")).unwrap().trim_end().ends_with("</html>"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_terminal_that_is_closed_leaves_neither_a_daemon_nor_a_folder_behind() {
+    let (folder, temporary) = (folder(), folder());
+    let mut command =
+        load(folder.path(), &["--kill-every", "2s", "--duration", "60s", "--callers", "4", "--no-report"]);
+    command.env("TMPDIR", temporary.path());
+    let mut child = started(command);
+
+    first_progress(&mut child);
+    let sent = Command::new("kill").args(["-HUP", &child.id().to_string()]).status();
+    assert!(sent.unwrap().success());
+    let output = ended(child).await;
+
+    assert!(text(&output.stdout).contains("interrupted after"), "{}", text(&output.stdout));
+    assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
+    let listening = Command::new("pgrep").args(["-f", &temporary.path().display().to_string()]).output().unwrap();
+    assert_eq!(text(&listening.stdout), "", "a daemon on that folder's database is still there");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_is_to_outlive_its_terminal_does() {
+    let folder = folder();
+    let whole = load(folder.path(), &["--duration", "2s", "--callers", "4", "--no-report"]);
+    let mut command = Command::new("nohup");
+    command.arg(whole.get_program()).args(whole.get_args()).current_dir(folder.path()).stdin(Stdio::null());
+    let mut child = started(command);
+
+    first_progress(&mut child);
+    let sent = Command::new("kill").args(["-HUP", &child.id().to_string()]).status();
+    assert!(sent.unwrap().success());
+    let output = ended(child).await;
+
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
 }
 
 #[test]

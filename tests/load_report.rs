@@ -23,17 +23,21 @@ addEventListener("error", (event) => seen.failures.push(event.message || "a reso
 addEventListener("unhandledrejection", (event) => seen.failures.push(String(event.reason)));
 document.addEventListener("securitypolicyviolation", (event) => seen.failures.push(event.violatedDirective));
 const tell = () => {
-  const inked = [...document.querySelectorAll("canvas")].map((canvas) => {
+  const count = (isMeant) => [...document.querySelectorAll("canvas")].map((canvas) => {
     const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
     let pixels = 0;
-    for (let alpha = 3; alpha < data.length; alpha += 4) if (data[alpha]) pixels += 1;
+    for (let at = 0; at < data.length; at += 4) if (isMeant(...data.slice(at, at + 4))) pixels += 1;
     return pixels;
   });
+  const inked = count((red, green, blue, alpha) => alpha > 0);
+  // Axes and grid are all but grey.
+  const coloured = count((red, green, blue, alpha) => alpha > 200 && Math.max(red, green, blue) - Math.min(red, green, blue) > 80);
   const out = document.createElement("pre");
   out.id = "probe";
   out.textContent = JSON.stringify({
     ...seen,
     inked,
+    coloured,
     wide: document.documentElement.scrollWidth > document.documentElement.clientWidth,
     requests: performance.getEntriesByType("resource").length,
     hacked: typeof hacked !== "undefined",
@@ -49,6 +53,7 @@ addEventListener("load", () => setTimeout(tell, 300));
 struct Seen {
     failures: Vec<String>,
     inked: Vec<u64>,
+    coloured: Vec<u64>,
     wide: bool,
     requests: u64,
     hacked: bool,
@@ -105,6 +110,26 @@ async fn a_single_interval_is_drawn() {
 
     assert_eq!(seen.failures, Vec::<String>::new());
     assert!(seen.inked.len() >= 7 && seen.inked.iter().all(|pixels| *pixels > 1_000), "{:?}", seen.inked);
+}
+
+#[tokio::test]
+async fn a_value_with_nothing_behind_it_is_drawn_as_a_dot() {
+    let Some(browser) = browser() else { return };
+    let mut results = run(24_000.0, 1.0);
+    results.restarts.clear();
+    for interval in results.intervals.iter_mut().skip(1) {
+        (interval.lag_events, interval.rss_bytes, interval.cpu_cores) = (None, None, None);
+        (interval.group_mean, interval.group_max) = (None, None);
+    }
+    let report = written("died.html", &results, None);
+
+    let seen = look(&browser, &report, 800).await;
+
+    assert_eq!(seen.failures, Vec::<String>::new());
+    for chart in ["Projection lag", "Group commit", "Memory", "Processor"] {
+        let place = seen.titles.iter().position(|title| title == chart).unwrap();
+        assert!(seen.coloured[place] > 10, "{chart}: {:?}", seen.coloured);
+    }
 }
 
 #[tokio::test]
@@ -267,6 +292,7 @@ fn interval(second: u32, per_second: f64, slowness: f64) -> Interval {
         },
         reads: answered / 4,
         lag_events: Some(whole(120.0 + 80.0 * (at / 5.0).cos() + if is_down { 900.0 } else { 0.0 })),
+        lag_events_max: None,
         group_mean: Some(96.0 + 14.0 * (at / 4.0).sin()),
         group_max: Some(whole(210.0 + 40.0 * (at * 1.7).sin())),
         rss_bytes: Some(whole((180.0 + at.sqrt() * 9.0) * 1_048_576.0)),

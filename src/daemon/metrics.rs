@@ -126,10 +126,19 @@ impl Drop for RequestCount<'_> {
     responses((status = 200, body = String, description = "Prometheus's text format", content_type = "text/plain")))]
 pub(crate) async fn show(State(recorder): State<Recorder>) -> ([(header::HeaderName, &'static str); 1], String) {
     recorder.process.collect();
+    tell_processor_time();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], recorder.prometheus.render())
 }
 
+/// The collector's own counter has whole seconds only, which is nothing to tell one second from the next by.
+fn tell_processor_time() {
+    if let Some(seconds) = metrics_process::collector::collect().cpu_seconds_total {
+        gauge!("essaim_process_cpu_seconds").set(seconds);
+    }
+}
+
 fn describe() {
+    metrics::describe_gauge!("essaim_process_cpu_seconds", "Processor time used, in fractions of a second too.");
     metrics::describe_gauge!("essaim_build_info", "Always 1; the label says which version runs.");
     metrics::describe_counter!("essaim_http_requests_total", "Requests answered.");
     metrics::describe_histogram!("essaim_http_request_duration_seconds", "Time from a request's head to its answer's.");
@@ -162,6 +171,26 @@ fn class(status: StatusCode) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processor_time_is_told_in_fractions_of_a_second() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let told = || {
+            metrics::with_local_recorder(&recorder, tell_processor_time);
+            let text = recorder.handle().render();
+            let line = text.lines().find_map(|line| line.strip_prefix("essaim_process_cpu_seconds "));
+            line.map(|value| value.parse::<f64>().unwrap())
+        };
+        // Where the system does not tell it there is nothing to hold.
+        let Some(before) = told() else { return };
+
+        let mut after = before;
+        while after <= before {
+            after = told().unwrap();
+        }
+
+        assert!(after - before < 0.5, "from {before} to {after}");
+    }
 
     #[test]
     fn an_invented_method_makes_no_label_of_its_own() {

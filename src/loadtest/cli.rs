@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use reqwest::header::HeaderValue;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::consent;
 use super::error::LoadError;
 use super::hdr_log;
 use super::output;
+use super::place;
 use super::progress::Progress;
 use super::quantity;
 use super::report::{write_report, write_whole};
@@ -217,7 +218,7 @@ pub async fn load(flags: Flags, surroundings: Surroundings) -> Result<(), LoadEr
 
 async fn load_until(flags: Flags, surroundings: Surroundings, interrupt: CancellationToken) -> Result<(), LoadError> {
     let mut plan = flags.plan()?;
-    flags.check_folders()?;
+    flags.check_places()?;
     let baseline = flags.baseline.as_deref().map(output::read_baseline).transpose()?;
     let setup = Setup::make(&flags.wanted(&plan), surroundings).await?;
     plan.allow_existing = plan.allow_existing || consent::to_existing_events(&*setup.target, &interrupt).await;
@@ -243,6 +244,23 @@ async fn load_until(flags: Flags, surroundings: Surroundings, interrupt: Cancell
     written.and(told)
 }
 
+fn check_place(flag: &str, path: &Path) -> Result<(), LoadError> {
+    if path == Path::new("-") {
+        let what = match flag {
+            "--report" => "the report is HTML for a browser, and needs a file; --output json writes to stdout",
+            _ => "it needs a file; stdout is for the results",
+        };
+        return Err(LoadError::Usage(format!("{flag} -: {what}")));
+    }
+    let file = place::file_at(path).map_err(|error| error.to_string());
+    let unwritable = file.and_then(|file| match tempfile::tempfile_in(place::folder_of(&file)) {
+        Ok(_) => Ok(()),
+        Err(_) if !place::folder_of(&file).is_dir() => Err("there is no such folder".to_owned()),
+        Err(error) => Err(error.to_string()),
+    });
+    unwritable.map_err(|why| LoadError::Usage(format!("{} cannot be written: {why}", path.display())))
+}
+
 fn unwritable(path: &Path) -> impl FnOnce(std::io::Error) -> LoadError {
     LoadError::io(format!("{} cannot be written", path.display()))
 }
@@ -261,17 +279,34 @@ impl Stop {
         let tokens = [stop.soon.clone(), stop.at_once.clone()];
         tokio::spawn(async move {
             let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+            let mut hangup = if is_hangup_ignored() { None } else { signal(SignalKind::hangup()).ok() };
             for token in tokens {
                 tokio::select! {
                     biased;
                     interrupted = tokio::signal::ctrl_c() => if interrupted.is_err() { return },
                     _ = terminate.recv() => {}
+                    () = received(hangup.as_mut()) => {}
                 }
                 token.cancel();
             }
         });
         stop
     }
+}
+
+async fn received(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether somebody wants this program to outlive its terminal, as `nohup` does: listening would undo that.
+fn is_hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // proc(5): a mask in hexadecimal, whose lowest bit is signal 1.
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 /// What a setup is made for.
@@ -311,10 +346,28 @@ impl Flags {
                 return Err(LoadError::Usage(what));
             }
         }
+        self.check_requirements()?;
         if self.workload == Hot && self.aggregates.is_some() && self.skew.is_none() {
             return Err(LoadError::Usage("--aggregates needs --skew in the workload hot, which else has one".into()));
         }
         Ok(())
+    }
+
+    /// What this run cannot measure would be found broken at its end.
+    fn check_requirements(&self) -> Result<(), LoadError> {
+        let Some(requirement) = self.require.iter().find(|requirement| requirement.is_of_visibility()) else {
+            return Ok(());
+        };
+        let why = match self.workload {
+            _ if self.is_over_http() => "over HTTP it is not seen when a write becomes visible".to_owned(),
+            WorkloadName::Cold | WorkloadName::Rebuild => format!("{} writes nothing", self.workload.name()),
+            _ => return Ok(()),
+        };
+        Err(LoadError::Usage(format!(
+            "--require {}: {why}; it is measured by runs in this process (without --url and --kill-every) of payments, \
+             mixed, spread, hot, long-streams",
+            requirement.text()
+        )))
     }
 
     fn plan(&self) -> Result<Plan, LoadError> {
@@ -344,10 +397,17 @@ impl Flags {
             (None, None) => Schedule::Closed { callers: callers(CALLERS) },
         };
         let default = if self.find_peak.is_some() { STEP } else { Duration::from_secs(10) };
+        let duration = self.duration.unwrap_or(default);
+        if let Some(every) = self.kill_every.filter(|every| *every >= duration) {
+            return Err(LoadError::Usage(format!(
+                "--kill-every {every:?} is no shorter than the {duration:?} that are measured, so that nothing would be \
+                 killed in them: kill more often, or give a longer --duration"
+            )));
+        }
         Ok(Plan {
             schedule,
             warmup: self.warmup,
-            duration: self.duration.unwrap_or(default),
+            duration,
             seed: self.seed,
             verify: self.verify,
             is_kept: self.idempotent || self.is_over_http(),
@@ -358,16 +418,16 @@ impl Flags {
     }
 
     /// Nobody wants to learn after ten minutes that the report has no place.
-    fn check_folders(&self) -> Result<(), LoadError> {
-        for path in self.report().into_iter().chain(self.hdr_log.as_deref()) {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let unwritable = match tempfile::tempfile_in(folder) {
-                Ok(_) if path.is_dir() => "it is a folder".to_owned(),
-                Ok(_) => continue,
-                Err(_) if !folder.is_dir() => "there is no such folder".to_owned(),
-                Err(error) => error.to_string(),
-            };
-            return Err(LoadError::Usage(format!("{} cannot be written: {unwritable}", path.display())));
+    fn check_places(&self) -> Result<(), LoadError> {
+        let written = [("--report", self.report()), ("--hdr-log", self.hdr_log.as_deref())];
+        let written = written.into_iter().filter_map(|(flag, path)| Some((flag, path?)));
+        let named = written.clone().chain(self.baseline.as_deref().map(|path| ("--baseline", path)));
+        for (place, (flag, path)) in written.enumerate() {
+            check_place(flag, path)?;
+            if let Some((other, _)) = named.clone().skip(place + 1).find(|(_, other)| place::is_same(path, other)) {
+                let what = format!("{flag} and {other} are the same file, {}", path.display());
+                return Err(LoadError::Usage(what));
+            }
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::hdr_log::Slice;
+use super::lag::LagWatch;
 use super::measure::{Tallies, Tally};
 use super::progress::{Moment, Progress};
 use super::results::{Figures, Interval, Latency};
@@ -40,7 +41,11 @@ pub(crate) struct Observer<'a> {
     gone: Pin<Box<dyn Future<Output = String> + Send + 'a>>,
     /// When the first measurement began.
     began: Option<Instant>,
+    /// The end of the last interval.
+    until: Instant,
+    /// The last look that told anything, from which the counts of the next are taken.
     looked: (Instant, Look),
+    lag: Option<LagWatch>,
     intervals: Vec<Interval>,
     /// The latencies of each, when somebody wants them.
     slices: Option<Vec<Slice>>,
@@ -53,13 +58,16 @@ impl<'a> Observer<'a> {
         interrupt: CancellationToken,
         keeps_slices: bool,
     ) -> Self {
+        let target = Arc::clone(&session.target);
         Self {
             session: Arc::clone(session),
             progress,
             interrupt,
             gone: session.target.gone(),
             began: None,
+            until: Instant::now(),
             looked: (Instant::now(), Look::default()),
+            lag: LagWatch::start(move || target.lag_events()),
             intervals: Vec::new(),
             slices: keeps_slices.then(Vec::new),
         }
@@ -84,9 +92,10 @@ impl<'a> Observer<'a> {
         self.looked = (Instant::now(), self.session.target.look().await);
         self.session.measures.count();
         drop(self.session.measures.take());
+        self.lag.as_ref().map(LagWatch::take_most);
         let start = Instant::now();
         self.began.get_or_insert(start);
-        self.looked.0 = start;
+        (self.until, self.looked.0) = (start, start);
         let (mut sum, mut cut) = (Tallies::default(), None);
         let mut next = start;
         while cut.is_none() && start.elapsed() < time {
@@ -112,8 +121,11 @@ impl<'a> Observer<'a> {
 
     async fn interval(&mut self, tallies: &Tallies) -> Moment {
         let now = Instant::now();
-        let (before, old) = std::mem::replace(&mut self.looked, (now, Look::default()));
+        let before = std::mem::replace(&mut self.until, now);
         let new = self.session.target.look().await;
+        let (looked, old) = &self.looked;
+        let (group_mean, spent) = (group_mean(old, &new), cpu_seconds(old, &new));
+        let cpu_cores = spent.map(|spent| spent / (now - *looked).as_secs_f64());
         let seconds = (now - before).as_secs_f64();
         let total = tallies.total();
         let figures = figures(&total, seconds);
@@ -135,13 +147,17 @@ impl<'a> Observer<'a> {
             figures,
             reads,
             lag_events: new.lag_events,
-            group_mean: group_mean(&old, &new),
+            lag_events_max: self.lag.as_ref().map(|lag| lag.take_most().max(new.lag_events.unwrap_or_default())),
+            group_mean,
             group_max: new.batch_max,
             rss_bytes: new.resident_bytes,
-            cpu_cores: cpu_seconds(&old, &new).map(|spent| spent / seconds),
+            cpu_cores,
             in_flight: Some(self.session.in_flight.load(Ordering::Relaxed)),
         });
-        self.looked.1 = new;
+        // A process that is being started again tells nothing, and the next look counts over that time too.
+        if new != Look::default() {
+            self.looked = (now, new);
+        }
         moment
     }
 }
@@ -158,18 +174,28 @@ pub(crate) fn figures(tally: &Tally, seconds: f64) -> Figures {
     }
 }
 
+/// Commands in a batch, of the batches in between. Another process began its counts at zero.
 fn group_mean(old: &Look, new: &Look) -> Option<f64> {
-    if old.started_seconds != new.started_seconds {
-        return None;
-    }
-    let grown = |old: Option<u64>, new: Option<u64>| new?.checked_sub(old?);
+    let is_another = is_another(old, new)?;
+    let grown = |old: Option<u64>, new: Option<u64>| new?.checked_sub(if is_another { 0 } else { old? });
     let batches = grown(old.batches, new.batches).filter(|batches| *batches > 0)?;
     Some(grown(old.batch_commands, new.batch_commands)? as f64 / batches as f64)
 }
 
-/// Processor time in between; none when it is another process.
+/// Processor time in between; of another process, since it started.
 fn cpu_seconds(old: &Look, new: &Look) -> Option<f64> {
-    (old.started_seconds == new.started_seconds).then_some(new.cpu_seconds? - old.cpu_seconds?)
+    let before = if is_another(old, new)? { 0.0 } else { old.cpu_seconds? };
+    Some(new.cpu_seconds? - before)
+}
+
+/// Whether the later look was at another process; none when one of them was at nothing.
+fn is_another(old: &Look, new: &Look) -> Option<bool> {
+    if *old == Look::default() || *new == Look::default() {
+        return None;
+    }
+    // Starts are told in whole seconds, and no count of one process becomes smaller.
+    let has_fewer = new.batches < old.batches || new.cpu_seconds < old.cpu_seconds;
+    Some(old.started_seconds != new.started_seconds || has_fewer)
 }
 
 #[cfg(test)]
@@ -183,14 +209,17 @@ mod tests {
 
         assert_eq!(group_mean(&look(10, 100), &look(20, 350)), Some(25.0));
         assert_eq!(group_mean(&look(10, 100), &look(10, 100)), None, "no batch, no mean");
-        assert_eq!(group_mean(&look(10, 100), &look(2, 20)), None, "it was restarted");
+        assert_eq!(group_mean(&look(10, 100), &look(2, 24)), Some(12.0), "it was restarted, and counts from zero");
+        assert_eq!(group_mean(&Look::default(), &look(2, 24)), None, "since when is not known");
+        assert_eq!(group_mean(&look(10, 100), &Look::default()), None, "it tells nothing");
     }
 
     #[test]
-    fn processor_time_is_compared_within_one_process_only() {
+    fn processor_time_of_a_process_that_was_started_again_is_counted_from_zero() {
         let look = |started, cpu| Look { started_seconds: Some(started), cpu_seconds: Some(cpu), ..Look::default() };
 
         assert_eq!(cpu_seconds(&look(1, 1.0), &look(1, 1.5)), Some(0.5));
-        assert_eq!(cpu_seconds(&look(1, 0.1), &look(2, 0.5)), None);
+        assert_eq!(cpu_seconds(&look(1, 0.1), &look(2, 0.5)), Some(0.5));
+        assert_eq!(cpu_seconds(&look(1, 0.7), &look(1, 0.5)), Some(0.5), "within the same second");
     }
 }

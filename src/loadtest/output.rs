@@ -9,7 +9,8 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::error::LoadError;
 use super::progress::micros;
-use super::results::{Figures, Results};
+use super::report::differences;
+use super::results::{Figures, Interval, Results};
 
 /// Writes to stdout; a reader that went away is no error.
 pub(crate) fn print(text: &str) -> Result<(), LoadError> {
@@ -149,10 +150,17 @@ fn notes(results: &Results, baseline: Option<&Results>) -> Vec<String> {
     }
     if !results.restarts.is_empty() {
         let longest = results.restarts.iter().filter_map(|restart| restart.down_seconds).fold(0.0, f64::max);
-        notes.push(format!("kills      {}, the longest {longest:.2} s without an answer", results.restarts.len()));
+        let early = results.restarts.iter().filter(|restart| restart.is_before_measurement()).count();
+        let early = if early > 0 { format!(" ({early} of them during warm-up)") } else { String::new() };
+        let count = results.restarts.len();
+        notes.push(format!("kills      {count}{early}, the longest {longest:.2} s without an answer"));
     }
     if let Some(baseline) = baseline {
         notes.push(compared(results, baseline));
+        let differences = differences(results, baseline);
+        if !differences.is_empty() {
+            notes.push(format!("WARNING    not the same in the baseline: {}", differences.join(", ")));
+        }
     }
     if !results.versions.optimised {
         notes.push("note       this is a debug build; its figures mean little".to_owned());
@@ -160,12 +168,9 @@ fn notes(results: &Results, baseline: Option<&Results>) -> Vec<String> {
     notes
 }
 
-/// Few long operations do not fill the time that is measured: their own times tell the rate.
 fn events_note(results: &Results) -> Option<String> {
-    let Figures { answered, events, latency, .. } = &results.totals;
-    let worked = latency.mean_micros * *answered as f64 / 1e6 / results.settings.callers.max(1) as f64;
-    let seconds = if results.kinds.contains_key("rebuild") { worked } else { results.duration_seconds };
-    (*events > 0 && seconds > 0.0).then(|| format!("events     {events}, {:.0}/s", *events as f64 / seconds))
+    let per_second = results.events_per_second(&results.totals)?;
+    Some(format!("events     {}, {per_second:.0}/s", results.totals.events))
 }
 
 fn machine_note(results: &Results) -> Option<String> {
@@ -173,12 +178,14 @@ fn machine_note(results: &Results) -> Option<String> {
     let groups = mean(results.intervals.iter().filter_map(|interval| interval.group_mean).collect());
     let cores = mean(results.intervals.iter().filter_map(|interval| interval.cpu_cores).collect());
     let most = results.intervals.iter().filter_map(|interval| interval.rss_bytes).max();
-    let lag = results.intervals.iter().filter_map(|interval| interval.lag_events).max();
+    let lag = results.intervals.iter().filter_map(Interval::lag).max();
+    let is_watched = results.intervals.iter().any(|interval| interval.lag_events_max.is_some());
+    let seen = if is_watched { "at most" } else { "at most, of a look a second" };
     let parts = [
         groups.map(|groups| format!("{groups:.1} commands a commit")),
         cores.map(|cores| format!("{cores:.2} cores")),
         most.map(|bytes| format!("{} MB resident at most", bytes / 1_000_000)),
-        lag.map(|lag| format!("read models {lag} events behind at most")),
+        lag.map(|lag| format!("read models {lag} events behind {seen}")),
     ];
     let parts: Vec<_> = parts.into_iter().flatten().collect();
     (!parts.is_empty()).then(|| format!("machine    {}", parts.join(", ")))
@@ -244,6 +251,7 @@ fn verdict(results: &Results) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::loadtest::results::Restart;
 
     #[test]
     fn an_argument_is_quoted_where_a_shell_would_read_it_otherwise() {
@@ -252,6 +260,41 @@ mod tests {
             ("--rate=5".into(), "'p99<20ms'".into(), "''".into())
         );
         assert_eq!(quoted("it's"), r"'it'\''s'");
+    }
+
+    #[test]
+    fn a_baseline_of_another_workload_is_compared_with_a_warning() {
+        let of = |workload: &str| {
+            let mut results = Results::default();
+            results.settings.workload = workload.to_owned();
+            results
+        };
+
+        let text = table(&of("payments"), Some(&of("cold")));
+
+        assert!(text.contains("WARNING    not the same in the baseline: workload: cold → payments\n"), "{text}");
+        assert!(!table(&of("cold"), Some(&of("cold"))).contains("WARNING"));
+    }
+
+    #[test]
+    fn kills_before_the_measurement_are_told_apart() {
+        let killed = |at_seconds| Restart { at_seconds, down_seconds: Some(0.5) };
+        let restarts = vec![killed(-0.01), killed(2.0)];
+
+        let notes = notes(&Results { restarts, ..Results::default() }, None);
+
+        let told = "kills      2 (1 of them during warm-up), the longest 0.50 s without an answer".to_owned();
+        assert!(notes.contains(&told), "{notes:?}");
+    }
+
+    #[test]
+    fn a_lag_that_was_looked_at_once_a_second_is_not_told_as_a_maximum() {
+        let at_its_end = Interval { lag_events: Some(7), ..Interval::default() };
+        let watched = Interval { lag_events_max: Some(90), ..at_its_end.clone() };
+        let note = |interval| machine_note(&Results { intervals: vec![interval], ..Results::default() }).unwrap();
+
+        assert!(note(watched).ends_with("read models 90 events behind at most"));
+        assert!(note(at_its_end).ends_with("read models 7 events behind at most, of a look a second"));
     }
 
     #[test]

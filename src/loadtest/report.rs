@@ -14,6 +14,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::loadtest::place;
 use crate::loadtest::results::Results;
 
 mod charts;
@@ -41,18 +42,24 @@ pub fn write_report(path: &Path, results: &Results, baseline: Option<&Results>) 
     write_whole(path, render(results, baseline).as_bytes())
 }
 
-/// Writes a file aside and renames it, for reports and results alike.
+/// Writes a file aside and renames it, for reports and results alike. A symbolic link stays, and its file is replaced.
 ///
 /// # Errors
-/// When the folder is not there or cannot be written to.
+/// When the folder is not there or cannot be written to, or something else than a regular file would be replaced.
 pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
-    let aside = aside(path)?;
-    let written = write_and_rename(&aside, path, content);
+    let path = place::file_at(path)?;
+    let aside = aside(&path)?;
+    let written = write_and_rename(&aside, &path, content);
     if written.is_err() {
         // What is half written is of no use; that it cannot be removed adds nothing to the error at hand.
         let _ = fs::remove_file(&aside);
     }
     written
+}
+
+/// What the figures of two runs depend on and was not the same, e.g. `callers: 64 → 256`.
+pub(crate) fn differences(results: &Results, baseline: &Results) -> Vec<String> {
+    comparison::differences(results, baseline).iter().map(ToString::to_string).collect()
 }
 
 /// The report as HTML text.

@@ -39,7 +39,7 @@ pub struct Results {
     pub totals: Figures,
     /// The whole measurement for each kind of command or read, e.g. `authorize`.
     pub kinds: BTreeMap<String, Figures>,
-    /// From a caller's answer to visible in the hot read model, where it was measured.
+    /// From a caller's answer to visible in the hot read model, where the engine is in this process.
     pub visible: Option<Latency>,
     /// From the moment the store's commit returned to visible in the hot read model, where the engine is in this process.
     pub visible_from_commit: Option<Latency>,
@@ -163,7 +163,7 @@ pub struct PeakStep {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Restart {
-    /// When it was killed, in seconds since the start of the measurement.
+    /// When it was killed, in seconds since the start of the measurement; negative when that was during the warm-up.
     pub at_seconds: f64,
     /// How long until the next success, in seconds; none when there was none.
     pub down_seconds: Option<f64>,
@@ -277,6 +277,23 @@ impl Results {
     }
 }
 
+impl Results {
+    /// Events a second of some of the run: appended, or of `rebuild` read; none where there were none.
+    pub fn events_per_second(&self, figures: &Figures) -> Option<f64> {
+        // Few long operations do not fill the time that is measured: their own times tell the rate.
+        let worked = figures.latency.mean_micros * figures.answered as f64 / 1e6 / self.settings.callers.max(1) as f64;
+        let seconds = if self.kinds.contains_key("rebuild") { worked } else { self.duration_seconds };
+        (figures.events > 0 && seconds > 0.0).then(|| figures.events as f64 / seconds)
+    }
+}
+
+impl Restart {
+    /// Whether it was killed before anything was measured.
+    pub fn is_before_measurement(&self) -> bool {
+        self.at_seconds < 0.0
+    }
+}
+
 impl Verification {
     /// Whether everything was checked and nothing found.
     pub fn passed(&self) -> bool {
@@ -299,6 +316,7 @@ mod tests {
             figures: figures.clone(),
             reads: 2,
             lag_events: Some(0),
+            lag_events_max: Some(4),
             group_mean: Some(1.5),
             group_max: None,
             rss_bytes: Some(u64::MAX),

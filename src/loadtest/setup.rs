@@ -20,6 +20,7 @@ use super::workload::Workload;
 use super::workload::cold::Cold;
 use super::workload::mixed::Mixed;
 use super::workload::payments::PaymentLives;
+use crate::causes::with_causes;
 use crate::clock::{Clock, SystemClock};
 use crate::domain::payment::Payment;
 use crate::engine::Engine;
@@ -61,6 +62,9 @@ impl Setup {
     /// # Errors
     /// [`LoadError`] when it cannot be had.
     pub(crate) async fn make(wanted: &Wanted, surroundings: Surroundings) -> Result<Self, LoadError> {
+        if let Some(url) = &surroundings.database {
+            store::open::check(url).map_err(|error| LoadError::Usage(with_causes(&error)))?;
+        }
         match (&wanted.url, wanted.kill_every) {
             (Some(_), _) if surroundings.database.is_some() => {
                 Err(LoadError::Usage("--url names a daemon, which has its own database: leave --database out".into()))

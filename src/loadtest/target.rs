@@ -141,6 +141,11 @@ pub trait Target: Send + Sync + 'static {
     /// What it tells of itself; a target that cannot be asked tells nothing.
     async fn look(&self) -> Look;
 
+    /// How many events the slowest projection is behind; none where asking costs more than a look at memory.
+    fn lag_events(&self) -> Option<u64> {
+        None
+    }
+
     /// How far the log is.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::progress::micros;
 use super::quantity;
-use super::results::{Results, Threshold};
+use super::results::{Interval, Results, Threshold};
 
 /// One condition.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,7 +101,7 @@ impl What {
             Self::Answered => Some(totals.answered as f64),
             Self::Errors => Some(totals.error_count() as f64),
             Self::Refusals => Some(results.refusals.values().sum::<u64>() as f64),
-            Self::LagEvents => most(results.intervals.iter().map(|interval| interval.lag_events)),
+            Self::LagEvents => most(results.intervals.iter().map(Interval::lag)),
             Self::RssMegabytes => most(results.intervals.iter().map(|interval| interval.rss_bytes)).map(|b| b / 1e6),
         }
     }
@@ -134,6 +134,17 @@ impl Requirement {
         })?;
         let limit = if what.is_time() { time(limit)? } else { number(limit)? };
         Ok(Self { text: text.trim().to_owned(), what: *what, relation: *relation, limit })
+    }
+
+    /// As it was given.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether it is about the time until a write is visible, which not every run can tell.
+    pub(crate) fn is_of_visibility(&self) -> bool {
+        use What::{CommitVisibleP50, CommitVisibleP99, VisibleP50, VisibleP99};
+        matches!(self.what, VisibleP50 | VisibleP99 | CommitVisibleP50 | CommitVisibleP99)
     }
 
     /// Whether these results are as required. What was not measured is not.

@@ -13,15 +13,38 @@ pub struct OpenOptions {
     pub read_only: bool,
 }
 
+/// Whether `url` is the address of a store, by its form alone.
+///
+/// # Errors
+/// [`StoreError::NotADatabase`] when the scheme is unknown or not compiled in, or the rest cannot be understood.
+pub fn check(url: &str) -> Result<(), StoreError> {
+    match scheme(url)? {
+        Scheme::Sqlite => check_sqlite(url),
+        Scheme::Postgres => check_postgres(url),
+    }
+}
+
 /// Opens the store at `url`: `sqlite://FILE` or `postgres://USER:PASSWORD@HOST/DATABASE`.
 ///
 /// # Errors
 /// [`StoreError::NotADatabase`] when the scheme is unknown or not compiled in, else whatever the store says.
 pub async fn open(url: &str, options: OpenOptions) -> Result<SharedStore, StoreError> {
+    match scheme(url)? {
+        Scheme::Sqlite => open_sqlite(url, options).await,
+        Scheme::Postgres => open_postgres(url, options).await,
+    }
+}
+
+enum Scheme {
+    Sqlite,
+    Postgres,
+}
+
+fn scheme(url: &str) -> Result<Scheme, StoreError> {
     let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
     match scheme {
-        "sqlite" => open_sqlite(url, options).await,
-        "postgres" | "postgresql" => open_postgres(url, options).await,
+        "sqlite" => Ok(Scheme::Sqlite),
+        "postgres" | "postgresql" => Ok(Scheme::Postgres),
         "" => Err(refused("the address of a database must begin with sqlite:// or postgres://".to_owned())),
         _ => Err(refused(format!(
             "{scheme:?} is no kind of database; the address must begin with sqlite:// or postgres://"
@@ -50,6 +73,16 @@ async fn open_sqlite(url: &str, options: OpenOptions) -> Result<SharedStore, Sto
     Ok(std::sync::Arc::new(SqliteStore::open_with(file).await?))
 }
 
+#[cfg(feature = "sqlite")]
+fn check_sqlite(url: &str) -> Result<(), StoreError> {
+    super::sqlite::SqliteOptions::parse(url).map(drop)
+}
+
+#[cfg(not(feature = "sqlite"))]
+fn check_sqlite(_: &str) -> Result<(), StoreError> {
+    Err(refused("this program was built without SQLite".into()))
+}
+
 #[cfg(not(feature = "sqlite"))]
 async fn open_sqlite(_: &str, _: OpenOptions) -> Result<SharedStore, StoreError> {
     Err(refused("this program was built without SQLite".into()))
@@ -62,6 +95,16 @@ async fn open_postgres(url: &str, options: OpenOptions) -> Result<SharedStore, S
     let database = PostgresOptions::parse(url)?.allow_weak_durability(options.allow_weak_durability);
     let database = if options.read_only { database.read_only() } else { database };
     Ok(std::sync::Arc::new(PostgresStore::open_with(database).await?))
+}
+
+#[cfg(feature = "postgres")]
+fn check_postgres(url: &str) -> Result<(), StoreError> {
+    super::postgres::PostgresOptions::parse(url).map(drop)
+}
+
+#[cfg(not(feature = "postgres"))]
+fn check_postgres(_: &str) -> Result<(), StoreError> {
+    Err(refused("this program was built without Postgres".into()))
 }
 
 #[cfg(not(feature = "postgres"))]

@@ -8,6 +8,7 @@ use crate::daemon::failure::Failure;
 use crate::daemon::logging;
 use crate::loadtest::cli::{self as loadtest, Surroundings, load};
 use crate::loadtest::error::LoadError;
+use crate::store::StoreError;
 
 /// What the harness is asked for, and who asks the daemon that it loads.
 #[derive(Debug, Clone, clap::Args)]
@@ -38,6 +39,13 @@ pub(super) fn with_own_words(command: Command) -> Command {
 /// Runs the harness. The environment, `./essaim.toml` and the database of a configuration file are left out: they are
 /// a daemon's, and its database is not to be loaded by accident.
 pub(super) async fn run(Flags { harness, token }: Flags, layers: Layers) -> Result<(), Failure> {
+    if !harness.is_over_http() && token.is_on_command_line() {
+        return Err(Failure::Usage(
+            "--token-file does nothing for an engine in this process, which asks nobody: it is for --url, and for \
+             --kill-every"
+                .into(),
+        ));
+    }
     // The variable may be set for other commands, and an engine in this process asks for nothing.
     let bearer = if harness.is_over_http() { token.read()? } else { None };
     let given = layers.flags;
@@ -57,11 +65,17 @@ pub(super) async fn run(Flags { harness, token }: Flags, layers: Layers) -> Resu
     load(harness, surroundings).await.map_err(Failure::from)
 }
 
+/// The way out of a database that is held: a load takes nobody's away.
+const WHEN_HELD: &str = "stop that one first, or, if it is a daemon, load it with --url";
+
 impl From<LoadError> for Failure {
     fn from(error: LoadError) -> Self {
         let exit_code = error.exit_code();
         match error {
             LoadError::Usage(what) => Self::Usage(what),
+            LoadError::Store(held @ StoreError::Held { .. }) => {
+                Self::Checked { message: format!("{held}; {WHEN_HELD}"), exit_code }
+            }
             LoadError::Store(error) => Self::Store(error),
             LoadError::Io { what, source } => Self::Io { what, source },
             other => Self::Checked { message: other.to_string(), exit_code },

@@ -66,6 +66,23 @@
     },
   });
 
+  // A value between two gaps makes no line: without a dot it would not be seen. What only the other run's moments left
+  // open, which uPlot marks as undefined, is no gap.
+  const lonely = (u, at, isShown) => {
+    if (isShown) return null;
+    const values = u.data[at];
+    const has = (place, step) => {
+      do place += step;
+      while (place >= 0 && place < values.length && values[place] === undefined);
+      return values[place] != null;
+    };
+    const found = [];
+    values.forEach((value, place) => {
+      if (value != null && !has(place, -1) && !has(place, 1)) found.push(place);
+    });
+    return found.length ? found : null;
+  };
+
   // The baseline's lines stand behind those of the run, in the same order: their values share one place in the legend.
   const lines = (chart) => {
     const [run, baseline] = chart.runs.map((of) => of.series);
@@ -81,7 +98,7 @@
         dash: isBaseline ? [5, 4] : undefined,
         alpha: isBaseline ? 0.8 : 1,
         fill: isFilled ? () => `${paint()}1c` : undefined,
-        points: { show: chart.runs[isBaseline ? 1 : 0].x.length < 3, size: 6, fill: paint },
+        points: { show: chart.runs[isBaseline ? 1 : 0].x.length < 3, size: 6, fill: paint, filter: lonely },
         value: (u, value, of, at) => both(value, baseline?.length && at != null ? u.data[run.length + 1 + place][at] : null),
       };
     };

@@ -1,5 +1,5 @@
 //! This file says what is drawn: curves over time, the percentile plot and the search for the peak, as data for
-//! `charts.js`. What was not measured has no chart.
+//! `charts.js`. What was not measured has a sentence in its chart's place, and what a run has nothing of has none.
 
 use std::collections::BTreeSet;
 
@@ -16,6 +16,9 @@ pub(super) struct Chart {
     pub(super) title: &'static str,
     /// What is seen, in a sentence.
     pub(super) note: &'static str,
+    /// Why nothing was measured, where a chart of it is expected all the same.
+    #[serde(skip)]
+    absent: Option<&'static str>,
     axis: Axis,
     unit: Unit,
     is_logarithmic: bool,
@@ -66,7 +69,7 @@ struct Series {
 /// Takes one value out of an interval.
 type Take<'a> = Box<dyn Fn(&Interval) -> Option<f64> + 'a>;
 
-/// All charts of a run, in the order of the page.
+/// All charts of a run, in the order of the page. Some have a reason for their absence instead of data.
 pub(super) fn charts(results: &Results, baseline: Option<&Results>) -> Vec<Chart> {
     let runs = Runs { results, baseline };
     let charts = [
@@ -80,11 +83,17 @@ pub(super) fn charts(results: &Results, baseline: Option<&Results>) -> Vec<Chart
         runs.processor(),
         runs.peak(),
     ];
-    charts.into_iter().filter(Chart::has_data).collect()
+    charts.into_iter().filter(|chart| chart.has_data() || chart.why_absent().is_some()).collect()
 }
 
 impl Chart {
-    fn has_data(&self) -> bool {
+    /// Why there is nothing to draw; none where there is something, or nothing was measured at all.
+    pub(super) fn why_absent(&self) -> Option<&'static str> {
+        let has_intervals = self.runs.iter().any(|run| !run.x.is_empty());
+        self.absent.filter(|_| has_intervals && !self.has_data())
+    }
+
+    pub(super) fn has_data(&self) -> bool {
         self.runs.iter().flat_map(|run| &run.series).any(|series| series.values.iter().any(Option::is_some))
     }
 }
@@ -158,9 +167,14 @@ impl<'a> Runs<'a> {
     }
 
     fn lag(self) -> Chart {
-        let lines: [(&str, Take<'_>); 1] = [("events behind", Box::new(|interval| interval.lag_events.map(precise)))];
-        let note = "Events that the hot read models were behind the log.";
-        self.over_time("lag", "Projection lag", note, Unit::Count, &lines)
+        let lines: [(&str, Take<'_>); 1] = [("events behind", Box::new(|interval| interval.lag().map(precise)))];
+        let note = if self.results.intervals.iter().any(|interval| interval.lag_events_max.is_some()) {
+            "Events that the hot read models were behind the log: the most in each second."
+        } else {
+            "Events that the hot read models were behind the log, looked at once a second."
+        };
+        let absent = "Not measured: the target did not tell how far its read models were.";
+        self.over_time("lag", "Projection lag", note, Unit::Count, &lines).or(absent)
     }
 
     fn groups(self) -> Chart {
@@ -168,7 +182,8 @@ impl<'a> Runs<'a> {
             ("mean", Box::new(|interval| interval.group_mean)),
             ("largest", Box::new(|interval| interval.group_max.map(precise))),
         ];
-        self.over_time("groups", "Group commit", "Commands that shared a commit.", Unit::Count, &lines)
+        let absent = "Not measured: nothing was committed, or the target did not tell its commits.";
+        self.over_time("groups", "Group commit", "Commands that shared a commit.", Unit::Count, &lines).or(absent)
     }
 
     fn errors(self) -> Chart {
@@ -187,13 +202,15 @@ impl<'a> Runs<'a> {
 
     fn memory(self) -> Chart {
         let lines: [(&str, Take<'_>); 1] = [("resident", Box::new(|interval| interval.rss_bytes.map(precise)))];
-        self.over_time("memory", "Memory", "Resident memory of the measured process.", Unit::Bytes, &lines)
+        let absent = "Not measured: the target did not tell its memory.";
+        self.over_time("memory", "Memory", "Resident memory of the measured process.", Unit::Bytes, &lines).or(absent)
     }
 
     fn processor(self) -> Chart {
         let lines: [(&str, Take<'_>); 1] = [("cores", Box::new(|interval| interval.cpu_cores))];
         let note = "Processor time of the measured process, in cores.";
-        self.over_time("processor", "Processor", note, Unit::Cores, &lines)
+        let absent = "Not measured: the target did not tell its processor time.";
+        self.over_time("processor", "Processor", note, Unit::Cores, &lines).or(absent)
     }
 
     fn peak(self) -> Chart {
@@ -256,14 +273,20 @@ impl<'a> Runs<'a> {
     }
 
     fn kills(self) -> Vec<f64> {
-        self.results.restarts.iter().map(|restart| restart.at_seconds).collect()
+        let measured = self.results.restarts.iter().filter(|restart| !restart.is_before_measurement());
+        measured.map(|restart| restart.at_seconds).collect()
     }
 }
 
 impl Chart {
     fn new(id: &'static str, title: &'static str, note: &'static str, unit: Unit) -> Self {
         let (runs, marks) = (Vec::new(), Vec::new());
-        Self { id, title, note, axis: Axis::Seconds, unit, is_logarithmic: false, runs, marks }
+        Self { id, title, note, absent: None, axis: Axis::Seconds, unit, is_logarithmic: false, runs, marks }
+    }
+
+    /// With this sentence in its place where there is nothing to draw.
+    fn or(self, absent: &'static str) -> Self {
+        Self { absent: Some(absent), ..self }
     }
 }
 

@@ -1,5 +1,7 @@
 //! This file sets this run against an earlier one: each figure with its change, and what differed besides.
 
+use std::fmt;
+
 use super::format::{self, precise};
 use crate::loadtest::results::{Interval, Results};
 
@@ -42,9 +44,15 @@ pub(super) enum Trend {
 
 /// Something besides the figures that was not the same.
 pub(super) struct Difference {
-    pub(super) name: String,
-    pub(super) before: String,
-    pub(super) now: String,
+    name: String,
+    before: String,
+    now: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {} → {}", self.name, self.before, self.now)
+    }
 }
 
 /// The figures of both runs that both have, or one.
@@ -95,6 +103,7 @@ fn figures(results: &Results) -> Vec<Figure> {
         figure("latency max", some(latency.max_micros), format::micros, Wanted::Less),
         figure("errors", Some(precise(totals.error_count())), plain, Wanted::Less),
         figure("events", Some(precise(totals.events)), plain, Wanted::Neither),
+        figure("events a second", results.events_per_second(totals), rate, Wanted::More),
         figure("visible p50", results.visible.map(|it| precise(it.p50_micros)), format::micros, Wanted::Less),
         figure("visible p99", results.visible.map(|it| precise(it.p99_micros)), format::micros, Wanted::Less),
         figure("commit visible p50", from_commit.map(|it| precise(it.p50_micros)), format::micros, Wanted::Less),

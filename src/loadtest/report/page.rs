@@ -137,7 +137,7 @@ fn warnings(results: &Results) -> Vec<String> {
 fn tiles(html: &mut Html, results: &Results, baseline: Option<&Results>) {
     let (totals, latency) = (&results.totals, &results.totals.latency);
     let micros = format::latency;
-    let tiles = [
+    let mut tiles = vec![
         ("Throughput", format!("{}/s", format::number(totals.per_second)), "throughput"),
         ("p50", micros(latency.p50_micros), "latency p50"),
         ("p99", micros(latency.p99_micros), "latency p99"),
@@ -146,6 +146,9 @@ fn tiles(html: &mut Html, results: &Results, baseline: Option<&Results>) {
         ("Answered", format::count(totals.answered), ""),
         ("Errors", format::count(totals.error_count()), "errors"),
     ];
+    if let Some(per_second) = results.events_per_second(totals) {
+        tiles.insert(1, ("Events", format!("{}/s", format::number(per_second)), "events a second"));
+    }
     html.markup("<section class=\"tiles\">\n");
     for (name, value, figure) in tiles {
         html.markup("<div class=\"tile\"><p>").text(name).markup("</p><strong>").text(value).markup("</strong>");
@@ -226,6 +229,10 @@ fn figures(html: &mut Html, charts: &[Chart], results: &Results, has_baseline: b
     html.markup("</p>\n");
     for chart in charts {
         html.markup("<figure class=\"card\"><h2>").text(chart.title).markup("</h2><p class=\"note\">").text(chart.note);
+        if let Some(why) = chart.why_absent() {
+            html.markup("</p><p class=\"none\">").text(why).markup("</p></figure>\n");
+            continue;
+        }
         html.markup("</p><div class=\"chart\" id=\"chart-").text(chart.id).markup("\"></div></figure>\n");
     }
     html.markup("</section>\n<noscript><p class=\"warning\">The charts need JavaScript.</p></noscript>\n");
@@ -240,6 +247,7 @@ fn foot(html: &mut Html, results: &Results) {
 }
 
 fn scripts(html: &mut Html, charts: &[Chart], nonce: &str) {
+    let charts: Vec<_> = charts.iter().filter(|chart| chart.has_data()).collect();
     html.markup("<script type=\"application/json\" id=\"charts\">").json(&charts).markup("</script>\n");
     html.markup("<script nonce=\"").text(nonce).markup("\">\n/*!\n").markup(UPLOT_LICENCE).markup("*/\n");
     html.markup(UPLOT).markup("</script>\n");

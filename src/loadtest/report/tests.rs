@@ -6,7 +6,9 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::loadtest::results::{Figures, Interval, Setting, Settings, Threshold, Verdict, Verification};
+use crate::loadtest::results::{
+    Figures, Interval, Latency, Restart, Setting, Settings, Threshold, Verdict, Verification,
+};
 
 const HOSTILE: &str = "</script><script>alert(1)</script><a href=\"https://example.org/\">'&";
 
@@ -64,6 +66,42 @@ fn the_charts_data_are_json_even_with_a_hostile_text_in_them() {
 
     let errors = charts.as_array().unwrap().iter().find(|chart| chart["id"] == "errors").unwrap();
     assert_eq!(errors["runs"][0]["series"][0]["label"], HOSTILE);
+}
+
+#[test]
+fn events_a_second_stand_in_a_tile_and_in_the_table_of_kinds() {
+    // Two rebuilds of 500,000 events that took 2 s each, one after the other, are 250,000 a second.
+    let latency = Latency { mean_micros: 2e6, ..Latency::default() };
+    let figures = Figures { answered: 2, events: 1_000_000, latency, ..Figures::default() };
+    let kinds = [("rebuild".to_owned(), figures.clone())].into();
+    let mut rebuilt = Results { totals: figures, kinds, duration_seconds: 10.0, ..run() };
+    rebuilt.settings.callers = 1;
+
+    let page = render(&rebuilt, None);
+
+    assert!(page.contains("<p>Events</p><strong>250,000/s</strong>"));
+    assert_eq!(page.matches("<td>1,000,000</td><td>250,000</td>").count(), 2, "of the kind and of all");
+}
+
+#[test]
+fn a_kill_during_the_warm_up_is_called_so_and_marked_in_no_chart() {
+    let killed = |at_seconds| Restart { at_seconds, down_seconds: Some(0.5) };
+    let page = render(&Results { restarts: vec![killed(-0.01), killed(2.0)], ..run() }, None);
+
+    assert!(page.contains("<td>during warm-up</td>") && page.contains("<td>2 s</td>"));
+    assert!(page.contains("\"marks\":[2.0]") && !page.contains("-0.01"));
+}
+
+#[test]
+fn what_was_not_measured_says_so_in_its_charts_place() {
+    let mut results = run();
+    let absent = |results: &Results| render(results, None).matches("Not measured: ").count();
+
+    assert_eq!(absent(&results), 4, "lag, group commit, memory, processor");
+
+    results.intervals[0].cpu_cores = Some(0.5);
+    assert_eq!(absent(&results), 3, "the processor was");
+    assert_eq!(absent(&Results::default()), 0, "where nothing was measured nothing is expected");
 }
 
 #[test]
@@ -136,6 +174,31 @@ fn a_report_that_cannot_be_put_in_place_leaves_nothing_half_written() {
     write_report(&path, &run(), None).unwrap_err();
 
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_report_through_a_symbolic_link_replaces_its_file_and_the_link_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let [file, link] = ["file", "link"].map(|name| folder.path().join(name));
+    fs::write(&file, "an older report").unwrap();
+    std::os::unix::fs::symlink("file", &link).unwrap();
+
+    write_report(&link, &run(), None).unwrap();
+
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(fs::read_to_string(&file).unwrap(), render(&run(), None));
+}
+
+#[test]
+fn a_report_replaces_no_pipe() {
+    use std::os::unix::fs::FileTypeExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+
+    write_report(&path, &run(), None).unwrap_err();
+
+    assert!(fs::symlink_metadata(&path).unwrap().file_type().is_fifo());
 }
 
 #[test]

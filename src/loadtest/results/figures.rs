@@ -42,6 +42,8 @@ pub struct Interval {
     pub reads: u64,
     /// Events that the hot read models were behind the log at its end.
     pub lag_events: Option<u64>,
+    /// The most that they were behind within it, where they were watched all the time: in this process.
+    pub lag_events_max: Option<u64>,
     /// Commands in a commit, on average.
     pub group_mean: Option<f64>,
     /// Commands in the largest commit.
@@ -52,6 +54,13 @@ pub struct Interval {
     pub cpu_cores: Option<f64>,
     /// Commands in flight at its end.
     pub in_flight: Option<u64>,
+}
+
+impl Interval {
+    /// The most events that the read models were seen behind: within it, or at its end where it was not watched.
+    pub fn lag(&self) -> Option<u64> {
+        self.lag_events_max.or(self.lag_events)
+    }
 }
 
 /// How long something took, in microseconds; all 0 when there was nothing.

@@ -102,12 +102,10 @@ impl<P: Projection + Clone> Target for Embedded<P> {
     }
 
     async fn look(&self) -> Look {
-        let head = self.engine.head().0;
-        let slowest = self.engine.projections().iter().map(|projection| projection.position.0).min();
         let process = metrics_process::collector::collect();
         let totals = self.counted.as_ref().map(|counted| counted.totals());
         Look {
-            lag_events: slowest.map(|position| head.saturating_sub(position)),
+            lag_events: self.lag_events(),
             resident_bytes: process.resident_memory_bytes,
             cpu_seconds: process.cpu_seconds_total,
             started_seconds: process.start_time_seconds,
@@ -115,6 +113,12 @@ impl<P: Projection + Clone> Target for Embedded<P> {
             batch_commands: totals.map(|(_, commands)| commands),
             batch_max: self.counted.as_ref().and_then(|counted| counted.take_largest()),
         }
+    }
+
+    fn lag_events(&self) -> Option<u64> {
+        let head = self.engine.head().0;
+        let slowest = self.engine.projections().iter().map(|projection| projection.position.0).min();
+        slowest.map(|position| head.saturating_sub(position))
     }
 
     async fn head(&self) -> Result<GlobalPosition, TargetError> {

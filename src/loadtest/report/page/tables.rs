@@ -45,14 +45,14 @@ pub(super) fn comparison(html: &mut Html, results: &Results, baseline: &Results)
 /// Figures for each kind of command, and of all.
 pub(super) fn kinds(html: &mut Html, results: &Results) {
     html.markup("<section class=\"card\">\n<h2>By kind</h2>\n<div class=\"scroll\"><table class=\"numbers\">\n");
-    html.markup("<thead><tr><th>Kind</th><th>Answered</th><th>A second</th><th>Mean</th><th>p50</th><th>p90</th>");
+    html.markup("<thead><tr><th>Kind</th><th>Answered</th><th>A second</th><th>Events</th><th>Events a second</th><th>Mean</th><th>p50</th><th>p90</th>");
     html.markup("<th>p99</th><th>p99.9</th><th>Slowest</th><th>Errors</th></tr></thead>\n<tbody>\n");
     for (kind, figures) in &results.kinds {
         html.markup("<tr><td>").text(kind).markup("</td>");
-        figures_cells(html, figures);
+        figures_cells(html, results, figures);
     }
     html.markup("</tbody>\n<tfoot><tr><td>all</td>");
-    figures_cells(html, &results.totals);
+    figures_cells(html, results, &results.totals);
     html.markup("</tfoot></table></div>\n");
     for (from, visible) in [("answer", &results.visible), ("commit", &results.visible_from_commit)] {
         let (Some(visible), micros) = (visible, format::latency) else { continue };
@@ -115,7 +115,11 @@ pub(super) fn restarts(html: &mut Html, results: &Results) {
     html.markup("<thead><tr><th>Killed at</th><th>Next success after</th></tr></thead>\n");
     for restart in &results.restarts {
         let down = restart.down_seconds.map_or_else(|| "never".to_owned(), format::seconds);
-        html.markup("<tr><td>").text(format::seconds(restart.at_seconds)).markup("</td><td>").text(down);
+        let at = match restart.is_before_measurement() {
+            true => "during warm-up".to_owned(),
+            false => format::seconds(restart.at_seconds),
+        };
+        html.markup("<tr><td>").text(at).markup("</td><td>").text(down);
         html.markup("</td></tr>\n");
     }
     html.markup("</table></div>\n</section>\n");
@@ -184,16 +188,17 @@ fn differences(html: &mut Html, results: &Results, baseline: &Results) {
     }
     html.markup("<div class=\"warning\">Not the same in both runs:<ul>");
     for difference in differences {
-        html.markup("<li>").text(difference.name).markup(": ").text(difference.before).markup(" → ");
-        html.text(difference.now).markup("</li>");
+        html.markup("<li>").text(difference).markup("</li>");
     }
     html.markup("</ul></div>\n");
 }
 
-fn figures_cells(html: &mut Html, figures: &Figures) {
+fn figures_cells(html: &mut Html, results: &Results, figures: &Figures) {
     let latency = &figures.latency;
     html.markup("<td>").text(format::count(figures.answered)).markup("</td><td>");
-    html.text(format::number(figures.per_second)).markup("</td><td>");
+    html.text(format::number(figures.per_second)).markup("</td><td>").text(format::count(figures.events));
+    let events = results.events_per_second(figures);
+    html.markup("</td><td>").text(events.map_or_else(|| "–".to_owned(), format::number)).markup("</td><td>");
     html.text(if latency.max_micros == 0 { "–".to_owned() } else { format::micros(latency.mean_micros) });
     html.markup("</td>");
     let Latency { p50_micros, p90_micros, p99_micros, p999_micros, max_micros, .. } = *latency;

@@ -8,7 +8,8 @@ pub(super) fn look(text: &str) -> Look {
     Look {
         lag_events: largest(text, "essaim_projection_lag_events").map(|value| value as u64),
         resident_bytes: whole("process_resident_memory_bytes"),
-        cpu_seconds: sum(text, "process_cpu_seconds_total"),
+        // An earlier release has whole seconds only.
+        cpu_seconds: sum(text, "essaim_process_cpu_seconds").or_else(|| sum(text, "process_cpu_seconds_total")),
         started_seconds: whole("process_start_time_seconds"),
         batches: whole("essaim_journal_batch_commands_count"),
         batch_commands: whole("essaim_journal_batch_commands_sum"),
@@ -44,7 +45,8 @@ essaim_journal_batch_commands_count 10
 essaim_projection_lag_events{projection=\"a\"} 3
 essaim_projection_lag_events{projection=\"b\"} 5
 process_resident_memory_bytes 1048576
-process_cpu_seconds_total 1.5
+process_cpu_seconds_total 1
+essaim_process_cpu_seconds 1.5
 process_start_time_seconds 1700000000
 ";
 
@@ -61,6 +63,11 @@ process_start_time_seconds 1700000000
         };
 
         assert_eq!(look(TEXT), expected);
+    }
+
+    #[test]
+    fn processor_time_of_an_earlier_release_is_told_in_whole_seconds() {
+        assert_eq!(look("process_cpu_seconds_total 3\n").cpu_seconds, Some(3.0));
     }
 
     #[test]
