@@ -1,12 +1,10 @@
 //! This file proves that a read table is what the log makes of it: it folds the log up to the table's checkpoint, in
 //! memory, and compares digests. It only reads, so that it may run beside a daemon.
 
-use std::collections::HashSet;
-
 use async_trait::async_trait;
 
 use crate::event::ChainHash;
-use crate::projections::table::{Digest, Table};
+use crate::projections::table::{Digest, Keys, Table};
 use crate::projections::{Projection, Row, Sources, TableSpec, Values};
 use crate::store::{Checkpoint, EventStore, LogFilter, LogPage, StoreError};
 use crate::stream::GlobalPosition;
@@ -147,7 +145,7 @@ async fn fold<P: Projection>(
     let sources = Sources::of();
     let categories = sources.categories().into_iter().map(Into::into).collect();
     let filter = LogFilter { categories, ..LogFilter::default() };
-    let (table, mut dirty, mut after) = (Table::<P>::default(), HashSet::new(), GlobalPosition::START);
+    let (table, mut dirty, mut after) = (Table::<P>::default(), Keys::<P>::default(), GlobalPosition::START);
     while after < up_to {
         let LogPage { events, scanned_to, .. } = store.read_log(after, PAGE, &filter).await?;
         if scanned_to <= after {
