@@ -1,11 +1,11 @@
 //! This file tells events of users to a table, for the tests of every read model of users.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::table::Table;
+use super::table::{Keys, Table};
 use super::{Projection, Sources};
 use crate::event::{ChainHash, Metadata, RecordedEvent};
 use crate::stream::{GlobalPosition, StreamId, Version};
@@ -48,7 +48,7 @@ impl<P: Projection + Default> Told<P> {
             hash: ChainHash::START,
             decoded: None,
         };
-        self.table.apply(&P::default(), &Sources::of(), &event, &mut HashSet::new()).unwrap();
+        self.table.apply(&P::default(), &Sources::of(), &event, &mut Keys::<P>::default()).unwrap();
     }
 }
 

@@ -1,28 +1,24 @@
 //! This file holds a read model against the fold of the log: every row, column by column.
 
-use std::collections::HashSet;
-
 use super::finding::{Finding, Findings};
 use crate::aggregate::DecodeError;
 use crate::event::RecordedEvent;
 use crate::projections::read_model::View;
-use crate::projections::table::{Snapshot, Table};
+use crate::projections::table::{Keys, Snapshot, Table};
 use crate::projections::{Projection, Row, RowKey, Sources, Value};
-
-type KeyOf<P> = <<P as Projection>::Row as Row>::Key;
 
 /// The rows that the log makes, event by event.
 pub struct Fold<P: Projection> {
     projection: P,
     sources: Sources<P>,
     table: Table<P>,
-    changed: HashSet<KeyOf<P>>,
+    changed: Keys<P>,
 }
 
 impl<P: Projection> Fold<P> {
     /// No rows yet.
     pub fn new(projection: P) -> Self {
-        Self { projection, sources: Sources::of(), table: Table::default(), changed: HashSet::new() }
+        Self { projection, sources: Sources::of(), table: Table::default(), changed: Keys::<P>::default() }
     }
 
     /// Takes the next event of the log; those of other aggregates change nothing but the position.
