@@ -101,10 +101,21 @@ pub(crate) struct Outcome {
     pub(crate) intervals: Vec<Interval>,
     pub(crate) slices: Option<Vec<Slice>>,
     pub(crate) cut: Option<Cut>,
-    /// Operations that were still without an answer when they were given up.
-    pub(crate) abandoned: u64,
+    pub(crate) end: End,
     pub(crate) verification: Option<Verification>,
     pub(crate) about: About,
+}
+
+/// How the target stood when nothing was waited for any more.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct End {
+    /// Operations that were still without an answer when they were given up.
+    pub(crate) unanswered: u64,
+    /// When the target was last heard, in seconds since the measurement began, negative before it; none when it never
+    /// was.
+    pub(crate) last_answer_seconds: Option<f64>,
+    /// How long it had been silent by then, in seconds.
+    pub(crate) silent_seconds: f64,
 }
 
 /// What was measured.
@@ -144,6 +155,7 @@ pub(crate) async fn run(
     let mut observer = Observer::new(&session, progress, interrupt.clone(), plan.keeps_slices);
     let killer = daemon.map(|(daemon, every)| Killer::start(daemon, every, &session));
     let (mut measured, cut) = load(plan, &session, &mut observer, progress, killer.as_ref()).await;
+    let end = end(&session, observer.began());
     let restarts = match killer {
         Some(killer) => killer.restarts(observer.began()).await,
         None => Vec::new(),
@@ -154,7 +166,6 @@ pub(crate) async fn run(
     if measured.peak.is_none() {
         measured.tallies.add(&late_answers);
     }
-    let abandoned = session.in_flight.load(Ordering::Relaxed);
     let verification = match &cut {
         _ if !plan.verify => None,
         Some(Cut::Gone(_)) => {
@@ -165,7 +176,24 @@ pub(crate) async fn run(
             Some(verify(session.take_history(), &*target, before, others(plan)).await)
         }
     };
-    Ok(Outcome { started_at, restarts, measured, intervals, slices, cut, abandoned, verification, about })
+    Ok(Outcome { started_at, restarts, measured, intervals, slices, cut, end, verification, about })
+}
+
+fn end(session: &Session, began: Option<Instant>) -> End {
+    let (heard, began) = (session.measures.last_heard(), began.unwrap_or(session.started));
+    End {
+        unanswered: session.unanswered(),
+        last_answer_seconds: heard.map(|heard| seconds_since(began, heard)),
+        silent_seconds: heard.unwrap_or(session.started).elapsed().as_secs_f64(),
+    }
+}
+
+/// From `began` to `at`; negative when that was before.
+fn seconds_since(began: Instant, at: Instant) -> f64 {
+    match at.checked_duration_since(began) {
+        Some(after) => after.as_secs_f64(),
+        None => -(began - at).as_secs_f64(),
+    }
 }
 
 /// Takes the time from commits to the read models, where the target can tell.
@@ -197,12 +225,8 @@ impl Killer {
     async fn restarts(self, began: Option<Instant>) -> Vec<Restart> {
         self.stop.cancel();
         let kills = self.kills.await.unwrap_or_default();
-        let since = |at: Instant, began: Instant| match at.checked_duration_since(began) {
-            Some(after) => after.as_secs_f64(),
-            None => -(began - at).as_secs_f64(),
-        };
         let restart = |kill: Kill| Restart {
-            at_seconds: began.map_or(0.0, |began| since(kill.at, began)),
+            at_seconds: began.map_or(0.0, |began| seconds_since(began, kill.at)),
             down_seconds: kill.down.map(|down| down.as_secs_f64()),
         };
         kills.into_iter().map(restart).collect()

@@ -34,6 +34,8 @@ pub(crate) struct Session {
     /// No operation is waited for any more.
     pub(crate) abandoned: CancellationToken,
     pub(crate) in_flight: AtomicU64,
+    /// Operations that were still without an answer when they were given up.
+    given_up: AtomicU64,
     pub(crate) seeds: Seeds,
     /// Whether commands bring a key under which their outcome is kept.
     pub(crate) is_kept: bool,
@@ -77,6 +79,7 @@ impl Session {
             is_over: AtomicBool::new(false),
             abandoned: CancellationToken::new(),
             in_flight: AtomicU64::new(0),
+            given_up: AtomicU64::new(0),
             seeds,
             is_kept,
             room,
@@ -107,6 +110,11 @@ impl Session {
         self.is_over.load(Ordering::Acquire)
     }
 
+    /// Operations that were given up without an answer; those of a caller that died count too.
+    pub(crate) fn unanswered(&self) -> u64 {
+        self.given_up.load(Ordering::Relaxed) + self.in_flight.load(Ordering::Relaxed)
+    }
+
     fn finished(&self, history: History) {
         self.history.lock().unwrap_or_else(PoisonError::into_inner).absorb(history);
     }
@@ -124,23 +132,32 @@ impl Session {
             let answer = tokio::select! {
                 biased;
                 answer = (operation.send)(attempt.clone()) => answer,
-                () = self.abandoned.cancelled() => {
-                    Answer::Unknown(Failed::new("abandoned", "the run ended before its answer"))
-                }
+                () = self.abandoned.cancelled() => return self.give_up("the run ended before its answer"),
             };
+            if !answer.is_silence() {
+                self.measures.heard();
+            }
             let failed = match answer {
                 Answer::Unknown(failed) => failed,
                 // That this attempt was not executed says nothing of those before it.
                 Answer::NotExecuted(failed) if is_in_doubt => failed,
                 answer => return answer,
             };
-            if !self.is_kept || self.abandoned.is_cancelled() {
+            if !self.is_kept {
                 return Answer::Unknown(failed);
+            }
+            if self.abandoned.is_cancelled() {
+                return self.give_up(&failed.detail);
             }
             is_in_doubt = true;
             self.measures.retried(number, &failed);
             tokio::time::sleep(RETRY_PAUSE).await;
         }
+    }
+
+    fn give_up(&self, detail: &str) -> Answer {
+        self.given_up.fetch_add(1, Ordering::Relaxed);
+        Answer::Unknown(Failed::new(Failed::ABANDONED, detail))
     }
 
     fn measure(&self, number: u64, operation: &Operation, took: Duration, answer: &Answer) {

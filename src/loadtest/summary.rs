@@ -6,7 +6,7 @@ use super::machine;
 use super::measure::{Latencies, Tallies};
 use super::observe::{Cut, figures};
 use super::results::{FORMAT, Latency, Percentile, Results, Setting, Settings, Verdict};
-use super::run::Outcome;
+use super::run::{End, Outcome};
 use super::thresholds::Requirement;
 
 /// Classes of errors that no load excuses: the system or the workload has a defect.
@@ -24,7 +24,7 @@ const DEFECTS: [&str; 9] = [
 
 /// The results of a run that was asked for with these settings.
 pub(crate) fn results(outcome: Outcome, mut settings: Settings, requirements: &[Requirement]) -> Results {
-    let Outcome { started_at, measured, intervals, cut, abandoned, restarts, verification, about, .. } = outcome;
+    let Outcome { started_at, measured, intervals, cut, end, restarts, verification, about, .. } = outcome;
     let tallies = measured.tallies;
     let total = tallies.total();
     let mut totals = figures(&total, measured.seconds);
@@ -74,9 +74,7 @@ pub(crate) fn results(outcome: Outcome, mut settings: Settings, requirements: &[
         Some(Cut::Gone(why)) => reasons.push(format!("the target went away after {:.1} s: {why}", measured.seconds)),
         None => {}
     }
-    if abandoned > 0 {
-        reasons.push(format!("{abandoned} operations were still unanswered when the run gave them up"));
-    }
+    reasons.extend(silence(&end, measured.seconds));
     for class in DEFECTS {
         if let Some(errors) = total.errors.get(class) {
             reasons.push(format!("{} operations ended with {class}, first: {}", errors.count, errors.first));
@@ -95,6 +93,26 @@ fn kinds(tallies: &Tallies, seconds: f64) -> BTreeMap<String, super::results::Fi
     tallies.kinds.iter().map(|(kind, tally)| ((*kind).to_owned(), figures(tally, seconds))).collect()
 }
 
+/// What operations without an answer say of the target: all else may have been answered until the end, or nothing.
+fn silence(end: &End, measured_seconds: f64) -> Option<String> {
+    /// A target that was heard so shortly before is not silent.
+    const SHORTEST_SILENCE_SECONDS: f64 = 1.0;
+    let End { unanswered, last_answer_seconds, silent_seconds } = *end;
+    let last = match last_answer_seconds {
+        _ if unanswered == 0 => return None,
+        None => "it never answered".to_owned(),
+        Some(at) if at >= measured_seconds || silent_seconds < SHORTEST_SILENCE_SECONDS => {
+            return Some(format!("{unanswered} operations were still unanswered when the run gave them up"));
+        }
+        Some(at) if at < 0.0 => "its last answer came before the measurement began".to_owned(),
+        Some(at) => format!("its last answer came at {at:.1} s"),
+    };
+    Some(format!(
+        "the target had stopped answering: {last}, and {unanswered} operations were given up; see whether it still \
+         runs and what it logged last, and run the load again when it answers"
+    ))
+}
+
 /// What is amiss by the results alone.
 fn reasons_of(results: &Results) -> Vec<String> {
     let mut reasons = Vec::new();
@@ -102,6 +120,10 @@ fn reasons_of(results: &Results) -> Vec<String> {
         let classes: Vec<_> = results.totals.errors.iter().map(|(class, count)| format!("{count} {class}")).collect();
         let instead = if classes.is_empty() { String::new() } else { format!(", only errors: {}", classes.join(", ")) };
         reasons.push(format!("nothing was answered{instead}"));
+    }
+    let (answered, failed) = (results.totals.answered, results.totals.error_count());
+    if answered > 0 && failed > answered {
+        reasons.push(format!("more operations failed than were answered: {failed} against {answered}"));
     }
     if let Some(verification) = results.verification.as_ref().filter(|verification| !verification.passed()) {
         reasons.extend(verification.counts.iter().map(|(kind, count)| format!("verification: {count} × {kind}")));
@@ -140,5 +162,38 @@ mod tests {
 
         let expected = ["nothing was answered", "verification: 2 × lost", "required p99<1ms: it is 2.00 ms"];
         assert_eq!(reasons_of(&results), expected);
+    }
+
+    #[test]
+    fn a_run_with_more_failures_than_answers_is_amiss_and_one_with_as_many_is_not() {
+        let run = |answered, failed| {
+            let errors = [("overloaded".to_owned(), failed)].into();
+            reasons_of(&Results { totals: Figures { answered, errors, ..Figures::default() }, ..Results::default() })
+        };
+
+        assert_eq!(run(4_110, 435_163), ["more operations failed than were answered: 435163 against 4110"]);
+        assert_eq!(run(5, 5), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_target_that_stopped_answering_is_named_with_the_moment_of_its_last_answer() {
+        let end = |last_answer_seconds, silent_seconds| End { unanswered: 64, last_answer_seconds, silent_seconds };
+        let silent = |end| silence(&end, 4.0).unwrap();
+
+        let told = silent(end(Some(2.5), 21.5));
+        assert!(told.starts_with("the target had stopped answering: its last answer came at 2.5 s, and 64"), "{told}");
+        assert!(told.contains("see whether it still runs"), "{told}");
+        assert!(silent(end(None, 24.0)).contains("it never answered"));
+        assert!(silent(end(Some(-0.3), 24.0)).contains("before the measurement began"));
+    }
+
+    #[test]
+    fn a_few_operations_without_an_answer_are_not_taken_for_a_silent_target() {
+        let end = |last_answer_seconds, silent_seconds| End { unanswered: 1, last_answer_seconds, silent_seconds };
+        let stuck = "1 operations were still unanswered when the run gave them up";
+
+        assert_eq!(silence(&end(Some(4.1), 20.0), 4.0).as_deref(), Some(stuck), "the others were answered to the end");
+        assert_eq!(silence(&end(Some(3.9), 0.1), 4.0).as_deref(), Some(stuck), "it was heard a moment before");
+        assert_eq!(silence(&End::default(), 4.0), None);
     }
 }
