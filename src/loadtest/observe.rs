@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::hdr_log::Slice;
 use super::measure::{Tallies, Tally};
-use super::progress::{Moment, Progress};
+use super::progress::{Moment, Progress, Silence};
 use super::results::{Figures, Interval, Latency};
 use super::session::Session;
 use super::target::Look;
@@ -110,6 +110,12 @@ impl<'a> Observer<'a> {
         self.began
     }
 
+    /// Whether the target was silent in the interval that began then.
+    fn silence_since(&self, interval: Instant) -> Option<Silence> {
+        let in_flight = self.session.in_flight.load(Ordering::Relaxed);
+        silence(self.session.measures.last_heard(), interval, self.began.unwrap_or(interval), in_flight)
+    }
+
     async fn interval(&mut self, tallies: &Tallies) -> Moment {
         let now = Instant::now();
         let (before, old) = std::mem::replace(&mut self.looked, (now, Look::default()));
@@ -123,8 +129,9 @@ impl<'a> Observer<'a> {
         }
         let moment = Moment {
             per_second: figures.per_second,
-            p50_micros: figures.latency.p50_micros,
-            p99_micros: figures.latency.p99_micros,
+            p50_micros: (figures.answered > 0).then_some(figures.latency.p50_micros),
+            p99_micros: (figures.answered > 0).then_some(figures.latency.p99_micros),
+            silence: self.silence_since(before),
             lag_events: new.lag_events,
             ..Moment::default()
         };
@@ -143,6 +150,16 @@ impl<'a> Observer<'a> {
         });
         self.looked.1 = new;
         moment
+    }
+}
+
+/// What the target's last word before `interval` makes of it; nobody who was not asked is silent.
+fn silence(last_heard: Option<Instant>, interval: Instant, began: Instant, in_flight: u64) -> Option<Silence> {
+    match last_heard {
+        _ if in_flight == 0 => None,
+        Some(heard) if heard >= interval => None,
+        Some(heard) => Some(heard.checked_duration_since(began).map_or(Silence::FromTheStart, Silence::Since)),
+        None => Some(Silence::FromTheStart),
     }
 }
 
@@ -184,6 +201,20 @@ mod tests {
         assert_eq!(group_mean(&look(10, 100), &look(20, 350)), Some(25.0));
         assert_eq!(group_mean(&look(10, 100), &look(10, 100)), None, "no batch, no mean");
         assert_eq!(group_mean(&look(10, 100), &look(2, 20)), None, "it was restarted");
+    }
+
+    #[test]
+    fn a_target_is_silent_when_it_was_asked_and_last_heard_before_the_interval() {
+        let began = Instant::now();
+        let at = |millis| began + Duration::from_millis(millis);
+        let interval = at(2_000);
+
+        let since = Silence::Since(Duration::from_millis(1_500));
+        assert_eq!(silence(Some(at(1_500)), interval, began, 8), Some(since));
+        assert_eq!(silence(Some(at(2_001)), interval, began, 8), None, "it was heard in the interval");
+        assert_eq!(silence(Some(at(1_500)), interval, began, 0), None, "nobody waits for it");
+        assert_eq!(silence(None, interval, began, 8), Some(Silence::FromTheStart));
+        assert_eq!(silence(Some(began), interval, at(1), 8), Some(Silence::FromTheStart), "heard in the warm-up");
     }
 
     #[test]

@@ -27,7 +27,7 @@ use super::random::Random;
 use super::results::{Generator, Interval, Latency, PeakSearch, PeakStep, Restart, Verification};
 use super::schedule::peak::Search;
 use super::schedule::{Arrivals, Moments, Schedule};
-use super::session::{Seeds, Session};
+use super::session::{Repeats, Seeds, Session};
 use super::target::{About, Target};
 use super::verify::verify;
 use super::workload::Workload;
@@ -146,7 +146,12 @@ pub(crate) async fn run(
     // It is asked before the load, because it may be gone afterwards.
     let about = target.about().await;
     let room = if plan.verify { HistoryRoom::of(plan.history_megabytes) } else { HistoryRoom::none() };
-    let session = Session::new(workload, Arc::clone(&target), seeds, plan.is_kept, room);
+    let repeats = match (plan.is_kept, &daemon) {
+        (false, _) => Repeats::Never,
+        (true, None) => Repeats::InDoubt,
+        (true, Some(_)) => Repeats::OverRestarts,
+    };
+    let session = Session::new(workload, Arc::clone(&target), seeds, repeats, room);
     // It ends with the set, and that with the run.
     let mut timing = JoinSet::new();
     timing.spawn(time_commits(Arc::clone(&session)));
