@@ -153,7 +153,7 @@ fn cold_payments_are_loaded_refuse_durably_and_leave_no_event() {
 #[test]
 fn the_peak_is_the_highest_rate_that_was_borne() {
     let output =
-        brief(folder().path(), &["--find-peak", "2s", "--rate", "50", "--duration", "300ms", "--callers", "4"]);
+        brief(folder().path(), &["--find-peak", "2s", "--rate", "500", "--duration", "300ms", "--callers", "4"]);
 
     let results = results(&output, 0);
     let peak = results.peak.unwrap();

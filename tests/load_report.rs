@@ -327,6 +327,7 @@ fn peak(slowness: f64) -> PeakSearch {
         p99_limit_micros: 20_000,
         peak_per_second: Some(20_000.0),
         steps: [4.0, 8.0, 16.0, 32.0, 24.0, 20.0, 22.0].map(step).into(),
+        incomplete: false,
     }
 }
 

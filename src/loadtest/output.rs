@@ -8,7 +8,7 @@ use std::path::Path;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::error::LoadError;
-use super::progress::micros;
+use super::progress::{micros, per_second};
 use super::results::{Figures, Results};
 
 /// Writes to stdout; a reader that went away is no error.
@@ -144,8 +144,9 @@ fn notes(results: &Results, baseline: Option<&Results>) -> Vec<String> {
     }
     if let Some(peak) = &results.peak {
         let limit = micros(peak.p99_limit_micros);
-        let found = peak.peak_per_second.map_or("none".to_owned(), |rate| format!("{rate:.0}/s"));
-        notes.push(format!("peak       {found} with p99 < {limit}, of {} rates tried", peak.steps.len()));
+        let found = peak.peak_per_second.map_or("none".to_owned(), per_second);
+        let ended = if peak.incomplete { "; the search is INCOMPLETE" } else { "" };
+        notes.push(format!("peak       {found} with p99 < {limit}, in {} steps{ended}", peak.steps.len()));
     }
     if !results.restarts.is_empty() {
         let longest = results.restarts.iter().filter_map(|restart| restart.down_seconds).fold(0.0, f64::max);

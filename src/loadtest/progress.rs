@@ -120,6 +120,17 @@ pub(crate) fn micros(micros: u64) -> String {
     }
 }
 
+/// A rate as a person would say it: a slow one with its decimals.
+pub(crate) fn per_second(rate: f64) -> String {
+    let decimals = if rate < 10.0 && rate.fract() != 0.0 { 2 } else { 0 };
+    format!("{rate:.decimals$}/s")
+}
+
+/// Seconds as a person would say them: less than one in its own unit.
+pub(crate) fn seconds(seconds: f64) -> String {
+    if seconds > 0.0 && seconds < 1.0 { micros((seconds * 1e6).round() as u64) } else { format!("{seconds:.1} s") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,5 +172,11 @@ mod tests {
             "  3.0 of 4 s          0/s  p50         –  p99         –  errors 0  no answer since 1.5 s"
         );
         assert!(moment(Silence::FromTheStart).line().ends_with("errors 0  no answer so far"));
+    }
+
+    #[test]
+    fn slow_rates_and_short_times_are_not_shown_as_nothing() {
+        assert_eq!([0.5, 1.0, 9.75, 500.0, 1_234.5].map(per_second), ["0.50/s", "1/s", "9.75/s", "500/s", "1234/s"]);
+        assert_eq!([0.001, 0.25, 1.0, 10.04].map(seconds), ["1.00 ms", "250 ms", "1.0 s", "10.0 s"]);
     }
 }

@@ -139,8 +139,10 @@ pub struct PeakSearch {
     pub p99_limit_micros: u64,
     /// The highest rate that held, in commands a second; none when not even the lowest did.
     pub peak_per_second: Option<f64>,
-    /// In the order they were tried.
+    /// In the order they were tried; one that did not hold is tried again, and counts when it did so twice in a row.
     pub steps: Vec<PeakStep>,
+    /// Whether it ended before it was over: the peak may be higher.
+    pub incomplete: bool,
 }
 
 /// One rate that was tried.
@@ -322,7 +324,12 @@ mod tests {
             percentiles: vec![Percentile { quantile: 0.999, micros: 4, count: 6 }],
             refusals: [("not_pending".to_owned(), 1)].into(),
             retries: [("timeout".to_owned(), 2)].into(),
-            peak: Some(PeakSearch { p99_limit_micros: 20_000, peak_per_second: None, steps: vec![step] }),
+            peak: Some(PeakSearch {
+                p99_limit_micros: 20_000,
+                peak_per_second: None,
+                steps: vec![step],
+                incomplete: true,
+            }),
             restarts: vec![Restart { at_seconds: 5.0, down_seconds: None }],
             generator: Some(Generator { fell_behind: true, max_delay_micros: 1, skipped: 2 }),
             verification: Some(Verification { incomplete: Some("the target died".into()), ..Verification::default() }),

@@ -22,10 +22,10 @@ use super::history::HistoryRoom;
 use super::measure::Tallies;
 use super::observe::{Cut, Observer, figures};
 use super::pacer::{Open, closed};
-use super::progress::Progress;
+use super::progress::{Progress, per_second};
 use super::random::Random;
 use super::results::{Generator, Interval, Latency, PeakSearch, PeakStep, Restart, Verification};
-use super::schedule::peak::Search;
+use super::schedule::peak::{Search, step_duration};
 use super::schedule::{Arrivals, Moments, Schedule};
 use super::session::{Repeats, Seeds, Session};
 use super::target::{About, Target};
@@ -368,14 +368,15 @@ async fn find_peak(
     let limit = u64::try_from(p99.as_micros()).unwrap_or(u64::MAX);
     let mut search = Search::from(first);
     let (mut best, mut steps, mut cut) = (Measured::default(), Vec::new(), None);
-    while let Some(rate) = search.next().filter(|_| cut.is_none()) {
-        progress.phase(&format!("trying {rate:.0}/s"));
+    while let Some(rate) = search.next() {
+        let duration = step_duration(rate, plan.duration);
+        progress.phase(&format!("trying {} for {:.0} s", per_second(rate), duration.as_secs_f64().ceil()));
         let (open, work) = Open::begin(session, moments(plan, rate, arrivals), callers);
         let work = tokio::spawn(work);
-        let (measured, ended) = match observer.wait(plan.duration.mul_f64(STEP_WARMUP)).await {
+        let (measured, ended) = match observer.wait(duration.mul_f64(STEP_WARMUP)).await {
             Err(cut) => (Measured::default(), Some(cut)),
             Ok(()) => {
-                let (tallies, time, cut) = observer.measure(plan.duration).await;
+                let (tallies, time, cut) = observer.measure(duration).await;
                 (Measured { tallies, seconds: time.as_secs_f64(), ..Measured::default() }, cut)
             }
         };
@@ -383,7 +384,8 @@ async fn find_peak(
         open.end();
         settle(session, work, ended.as_ref(), None, progress).await;
         cut = ended;
-        if cut.is_some() {
+        // Who was given up once is waited for no more, and a target that is silent bears nothing.
+        if cut.is_some() || session.abandoned.is_cancelled() {
             break;
         }
         let step = step(rate, &measured, skipped, limit);
@@ -394,7 +396,12 @@ async fn find_peak(
         }
         steps.push(step);
     }
-    best.peak = Some(PeakSearch { p99_limit_micros: limit, peak_per_second: search.peak(), steps });
+    best.peak = Some(PeakSearch {
+        p99_limit_micros: limit,
+        peak_per_second: search.peak(),
+        steps,
+        incomplete: !search.is_complete(),
+    });
     (best, cut)
 }
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::machine;
 use super::measure::{Latencies, Tallies};
 use super::observe::{Cut, figures};
-use super::results::{FORMAT, Latency, Percentile, Results, Setting, Settings, Verdict};
+use super::progress::per_second;
+use super::results::{FORMAT, Latency, PeakSearch, Percentile, Results, Setting, Settings, Verdict};
 use super::run::{End, Outcome};
 use super::thresholds::Requirement;
 
@@ -129,18 +130,27 @@ fn reasons_of(results: &Results) -> Vec<String> {
         reasons.extend(verification.counts.iter().map(|(kind, count)| format!("verification: {count} × {kind}")));
         reasons.extend(verification.incomplete.iter().map(|why| format!("verification was not finished: {why}")));
     }
-    if results.peak.as_ref().is_some_and(|peak| peak.peak_per_second.is_none()) {
-        reasons.push("not even the lowest rate was borne".to_owned());
-    }
+    reasons.extend(results.peak.as_ref().and_then(amiss_with_the_search));
     let broken = results.thresholds.iter().filter(|threshold| !threshold.held);
     reasons.extend(broken.map(|threshold| format!("required {}: it is {}", threshold.expression, threshold.actual)));
     reasons
 }
 
+fn amiss_with_the_search(peak: &PeakSearch) -> Option<String> {
+    let before = "the search for the peak is incomplete";
+    match peak.peak_per_second {
+        Some(rate) if peak.incomplete => Some(format!("{before}: {} was borne, more may be", per_second(rate))),
+        Some(_) => None,
+        None if peak.steps.is_empty() => Some(format!("{before}: it ended before its first rate was tried")),
+        None if peak.incomplete => Some(format!("{before}: it ended before a rate was borne")),
+        None => Some("not even the lowest rate was borne".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::loadtest::results::{Figures, Threshold, Verification};
+    use crate::loadtest::results::{Figures, PeakStep, Threshold, Verification};
 
     fn well() -> Results {
         Results { totals: Figures { answered: 1, ..Figures::default() }, ..Results::default() }
@@ -195,5 +205,20 @@ mod tests {
         assert_eq!(silence(&end(Some(4.1), 20.0), 4.0).as_deref(), Some(stuck), "the others were answered to the end");
         assert_eq!(silence(&end(Some(3.9), 0.1), 4.0).as_deref(), Some(stuck), "it was heard a moment before");
         assert_eq!(silence(&End::default(), 4.0), None);
+    }
+
+    #[test]
+    fn a_search_that_was_left_off_says_so_and_not_that_nothing_was_borne() {
+        let search = |peak_per_second, steps: usize, incomplete| {
+            let steps = vec![PeakStep::default(); steps];
+            amiss_with_the_search(&PeakSearch { peak_per_second, steps, incomplete, ..PeakSearch::default() })
+        };
+        let said = |search: Option<String>| search.unwrap();
+
+        assert!(said(search(None, 0, true)).ends_with("incomplete: it ended before its first rate was tried"));
+        assert!(said(search(None, 1, true)).ends_with("incomplete: it ended before a rate was borne"));
+        assert!(said(search(Some(750.0), 2, true)).ends_with("incomplete: 750/s was borne, more may be"));
+        assert_eq!(said(search(None, 7, false)), "not even the lowest rate was borne");
+        assert_eq!(search(Some(750.0), 9, false), None);
     }
 }
