@@ -114,7 +114,8 @@ impl Tallies {
 }
 
 impl Tally {
-    fn add(&mut self, other: &Tally) {
+    /// Adds other counts to these.
+    pub(crate) fn add(&mut self, other: &Tally) {
         self.is_read |= other.is_read;
         add(&mut self.latencies, &other.latencies);
         self.events += other.events;

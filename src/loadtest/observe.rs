@@ -87,17 +87,19 @@ impl<'a> Observer<'a> {
         let start = Instant::now();
         self.began.get_or_insert(start);
         self.looked.0 = start;
-        let (mut sum, mut cut) = (Tallies::default(), None);
+        let (mut sum, mut taken, mut cut) = (Tallies::default(), start, None);
         let mut next = start;
         while cut.is_none() && start.elapsed() < time {
             next = (next + EVERY).min(start + time);
             cut = self.wait(next.saturating_duration_since(Instant::now())).await.err();
             let tallies = self.session.measures.take();
+            // What is answered while somebody looks at the target is not in these counts.
+            taken = Instant::now();
             sum.add(&tallies);
             let moment = self.interval(&tallies).await;
             self.progress.at(&Moment { elapsed: start.elapsed(), of: time, errors: sum.total().failed(), ..moment });
         }
-        (sum, start.elapsed(), cut)
+        (sum, taken - start, cut)
     }
 
     /// One interval a second, in order, and the latencies of each when they were wanted.
@@ -172,7 +174,16 @@ pub(crate) fn figures(tally: &Tally, seconds: f64) -> Figures {
         latency: Latency::of(&tally.latencies),
         errors: tally.errors.iter().map(|(class, errors)| ((*class).to_owned(), errors.count)).collect(),
         events: tally.events,
+        ..Figures::default()
     }
+}
+
+/// What a tally comes to of which a part came only after this time: no rate has that part.
+pub(crate) fn figures_with_late(mut in_time: Tally, late: &Tally, seconds: f64) -> Figures {
+    let per_second = figures(&in_time, seconds).per_second;
+    in_time.add(late);
+    let (answered_late, events_late) = (late.latencies.len(), late.events);
+    Figures { per_second, answered_late, events_late, ..figures(&in_time, seconds) }
 }
 
 fn group_mean(old: &Look, new: &Look) -> Option<f64> {

@@ -120,6 +120,10 @@ fn notes(results: &Results, baseline: Option<&Results>) -> Vec<String> {
     if !results.refusals.is_empty() {
         notes.push(format!("refusals   {} (as they should be)", counted(&mut results.refusals.iter())));
     }
+    if results.totals.answered_late > 0 {
+        let late = results.totals.answered_late;
+        notes.push(format!("late       {late} were answered after the measured time: they are in no rate"));
+    }
     notes.extend(events_note(results));
     let since = [("answer", results.visible), ("commit", results.visible_from_commit)];
     let since = since.into_iter().filter_map(|(what, visible)| Some((what, visible?)));
@@ -163,10 +167,13 @@ fn notes(results: &Results, baseline: Option<&Results>) -> Vec<String> {
 
 /// Few long operations do not fill the time that is measured: their own times tell the rate.
 fn events_note(results: &Results) -> Option<String> {
-    let Figures { answered, events, latency, .. } = &results.totals;
+    let Figures { answered, events, events_late, latency, .. } = &results.totals;
     let worked = latency.mean_micros * *answered as f64 / 1e6 / results.settings.callers.max(1) as f64;
-    let seconds = if results.kinds.contains_key("rebuild") { worked } else { results.duration_seconds };
-    (*events > 0 && seconds > 0.0).then(|| format!("events     {events}, {:.0}/s", *events as f64 / seconds))
+    let (counted, seconds) = match results.kinds.contains_key("rebuild") {
+        true => (*events, worked),
+        false => (events.saturating_sub(*events_late), results.duration_seconds),
+    };
+    (*events > 0 && seconds > 0.0).then(|| format!("events     {events}, {:.0}/s", counted as f64 / seconds))
 }
 
 fn machine_note(results: &Results) -> Option<String> {

@@ -294,7 +294,8 @@ mod tests {
         let latency =
             Latency { mean_micros: 1.1, p50_micros: 1, p90_micros: 2, p99_micros: 3, p999_micros: 4, max_micros: 5 };
         let errors: BTreeMap<String, u64> = [("unknown".to_owned(), 3)].into();
-        let figures = Figures { answered: 7, per_second: 0.1, latency, errors, events: 6 };
+        let (answered_late, events_late) = (1, 1);
+        let figures = Figures { answered: 7, answered_late, per_second: 0.1, latency, errors, events: 6, events_late };
         let interval = Interval {
             at_seconds: 1.0,
             length_seconds: 1.0,

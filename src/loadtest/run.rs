@@ -123,8 +123,8 @@ pub(crate) struct End {
 pub(crate) struct Measured {
     pub(crate) tallies: Tallies,
     pub(crate) seconds: f64,
-    /// What of the tallies ended within those seconds; the rest came after them.
-    pub(crate) in_time: u64,
+    /// What ended after those seconds.
+    pub(crate) late: Tallies,
     pub(crate) generator: Option<Generator>,
     pub(crate) peak: Option<PeakSearch>,
 }
@@ -167,9 +167,8 @@ pub(crate) async fn run(
     };
     let (intervals, slices) = observer.into_intervals();
     let late_answers = session.measures.take();
-    measured.in_time = measured.tallies.total().latencies.len();
     if measured.peak.is_none() {
-        measured.tallies.add(&late_answers);
+        measured.late = late_answers;
     }
     let verification = match &cut {
         _ if !plan.verify => None,

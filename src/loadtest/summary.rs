@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::machine;
 use super::measure::{Latencies, Tallies};
-use super::observe::{Cut, figures};
+use super::observe::{Cut, figures_with_late};
 use super::progress::per_second;
-use super::results::{FORMAT, Latency, PeakSearch, Percentile, Results, Setting, Settings, Verdict};
+use super::results::{FORMAT, Figures, Latency, PeakSearch, Percentile, Results, Setting, Settings, Verdict};
 use super::run::{End, Outcome};
 use super::thresholds::Requirement;
 
@@ -26,12 +26,12 @@ const DEFECTS: [&str; 9] = [
 /// The results of a run that was asked for with these settings.
 pub(crate) fn results(outcome: Outcome, mut settings: Settings, requirements: &[Requirement]) -> Results {
     let Outcome { started_at, measured, intervals, cut, end, restarts, verification, about, .. } = outcome;
-    let tallies = measured.tallies;
+    let (in_time, late) = (measured.tallies, measured.late);
+    let totals = figures_with_late(in_time.total(), &late.total(), measured.seconds);
+    let kinds = kinds(&in_time, &late, measured.seconds);
+    let mut tallies = in_time;
+    tallies.add(&late);
     let total = tallies.total();
-    let mut totals = figures(&total, measured.seconds);
-    if measured.seconds > 0.0 {
-        totals.per_second = measured.in_time as f64 / measured.seconds;
-    }
     let duration_wanted = settings.duration_seconds;
     let versions = machine::versions(&about);
     if settings.database.is_empty() {
@@ -46,7 +46,7 @@ pub(crate) fn results(outcome: Outcome, mut settings: Settings, requirements: &[
         versions,
         durability: about.durability.into_iter().map(|(name, value)| Setting { name, value }).collect(),
         intervals,
-        kinds: kinds(&tallies, measured.seconds),
+        kinds,
         visible: measured_times(&tallies.visible),
         visible_from_commit: measured_times(&tallies.visible_from_commit),
         percentiles: Percentile::of(&total.latencies),
@@ -90,8 +90,10 @@ fn measured_times(latencies: &Latencies) -> Option<Latency> {
     (!latencies.is_empty()).then(|| Latency::of(latencies))
 }
 
-fn kinds(tallies: &Tallies, seconds: f64) -> BTreeMap<String, super::results::Figures> {
-    tallies.kinds.iter().map(|(kind, tally)| ((*kind).to_owned(), figures(tally, seconds))).collect()
+fn kinds(in_time: &Tallies, late: &Tallies, seconds: f64) -> BTreeMap<String, Figures> {
+    let of = |tallies: &Tallies, kind| tallies.kinds.get(kind).cloned().unwrap_or_default();
+    let all = in_time.kinds.keys().chain(late.kinds.keys()).copied();
+    all.map(|kind| (kind.to_owned(), figures_with_late(of(in_time, kind), &of(late, kind), seconds))).collect()
 }
 
 /// What operations without an answer say of the target: all else may have been answered until the end, or nothing.
@@ -149,8 +151,11 @@ fn amiss_with_the_search(peak: &PeakSearch) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::loadtest::results::{Figures, PeakStep, Threshold, Verification};
+    use crate::loadtest::measure::{Ended, Measures};
+    use crate::loadtest::results::{PeakStep, Threshold, Verification};
 
     fn well() -> Results {
         Results { totals: Figures { answered: 1, ..Figures::default() }, ..Results::default() }
@@ -220,5 +225,35 @@ mod tests {
         assert!(said(search(Some(750.0), 2, true)).ends_with("incomplete: 750/s was borne, more may be"));
         assert_eq!(said(search(None, 7, false)), "not even the lowest rate was borne");
         assert_eq!(search(Some(750.0), 9, false), None);
+    }
+
+    /// So many creations and reads.
+    fn tallies(creations: u64, reads: u64) -> Tallies {
+        let measures = Measures::new();
+        measures.count();
+        let well = Ended::Well { events: 1 };
+        (0..creations).for_each(|n| measures.ended(n, "create", false, Duration::from_millis(1), &well));
+        (0..reads).for_each(|n| measures.ended(n, "read", true, Duration::from_millis(9), &well));
+        measures.take()
+    }
+
+    #[test]
+    fn what_is_answered_after_the_measured_time_is_counted_and_in_no_rate() {
+        let (in_time, late) = (tallies(200, 100), tallies(40, 0));
+
+        let kinds = kinds(&in_time, &late, 2.0);
+        let all = figures_with_late(in_time.total(), &late.total(), 2.0);
+
+        let told = |figures: &Figures| (figures.answered, figures.answered_late, figures.per_second);
+        assert_eq!((told(&kinds["create"]), told(&kinds["read"])), ((240, 40, 100.0), (100, 0, 50.0)));
+        assert_eq!(told(&all), (340, 40, 150.0), "the kinds add up to all");
+        assert_eq!((all.events, all.events_late), (340, 40));
+    }
+
+    #[test]
+    fn a_kind_that_was_only_answered_late_has_no_rate_and_is_told() {
+        let kinds = kinds(&tallies(200, 0), &tallies(0, 7), 2.0);
+
+        assert_eq!((kinds["read"].answered, kinds["read"].per_second), (7, 0.0));
     }
 }
