@@ -216,7 +216,7 @@ fn run(per_second: f64, slowness: f64) -> Results {
             Restart { at_seconds: 20.0, down_seconds: Some(0.42) },
             Restart { at_seconds: 40.0, down_seconds: Some(0.51) },
         ],
-        generator: Some(Generator { fell_behind: false, max_delay_micros: 900, skipped: 0 }),
+        generator: Some(Generator { max_delay_micros: 900, due: 1_400_000, ..Generator::default() }),
         verification: Some(verification(answered)),
         thresholds: vec![
             Threshold { expression: "p99<20ms".into(), actual: "7.20 ms".into(), held: true },

@@ -83,7 +83,7 @@ pub struct Settings {
     pub warmup_seconds: f64,
     /// Seconds of measurement that were asked for.
     pub duration_seconds: f64,
-    /// Makes all choices of the workload.
+    /// Makes the choices of each caller, and the moments of an open loop; not which caller takes which moment.
     pub seed: u64,
     /// Whether it ended early, at Ctrl-C.
     pub interrupted: bool,
@@ -175,11 +175,15 @@ pub struct Restart {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Generator {
-    /// Whether it fell so far behind that the figures speak of it rather than of the target.
+    /// Whether more than one in a hundred was sent late or never: then the figures speak of it as much as of the target.
     pub fell_behind: bool,
     /// The furthest a command was sent after its moment, in microseconds.
     pub max_delay_micros: u64,
-    /// Commands that were never sent.
+    /// Commands whose moment came.
+    pub due: u64,
+    /// Of those, how many were sent more than 5 ms after it.
+    pub late: u64,
+    /// Of those, how many were never sent.
     pub skipped: u64,
 }
 
@@ -332,7 +336,7 @@ mod tests {
                 incomplete: true,
             }),
             restarts: vec![Restart { at_seconds: 5.0, down_seconds: None }],
-            generator: Some(Generator { fell_behind: true, max_delay_micros: 1, skipped: 2 }),
+            generator: Some(Generator { fell_behind: true, max_delay_micros: 1, due: 9, late: 3, skipped: 2 }),
             verification: Some(Verification { incomplete: Some("the target died".into()), ..Verification::default() }),
             thresholds: vec![Threshold { expression: "p99<20ms".into(), actual: "3 µs".into(), held: true }],
             verdict: Verdict { passed: false, reasons: vec!["amiss".into()] },

@@ -50,7 +50,7 @@ pub struct Plan {
     pub warmup: Duration,
     /// How long is measured; of a search for the peak, each step.
     pub duration: Duration,
-    /// Makes the workload's choices.
+    /// Makes the choices of each caller, and the moments of an open loop; not which caller takes which moment.
     pub seed: u64,
     /// Whether every answer is held against the log afterwards.
     pub verify: bool,
@@ -296,10 +296,9 @@ async fn load(
             let (open, work) = Open::begin(session, moments(plan, rate, arrivals), callers);
             let work = tokio::spawn(work);
             let (mut measured, cut) = warm_up_and_measure(plan, observer, progress).await;
-            let skipped = open.waiting();
             open.end();
             settle(session, work, cut.as_ref(), killer, progress).await;
-            measured.generator = Some(generator(&measured.tallies, skipped));
+            measured.generator = Some(generator(&measured.tallies, open.skipped()));
             (measured, cut)
         }
         Schedule::Peak { rate, arrivals, callers, p99 } => {
@@ -346,11 +345,13 @@ async fn settle(
 
 fn generator(tallies: &Tallies, skipped: u64) -> Generator {
     let total = tallies.total();
-    let begun = total.latencies.len() + total.failed();
+    let due = total.latencies.len() + total.failed() + skipped;
     let behind = tallies.late + skipped;
     Generator {
-        fell_behind: behind as f64 > (begun + skipped) as f64 * TOLERATED,
+        fell_behind: behind as f64 > due as f64 * TOLERATED,
         max_delay_micros: u64::try_from(tallies.max_delay.as_micros()).unwrap_or(u64::MAX),
+        due,
+        late: tallies.late,
         skipped,
     }
 }
@@ -379,9 +380,9 @@ async fn find_peak(
                 (Measured { tallies, seconds: time.as_secs_f64(), ..Measured::default() }, cut)
             }
         };
-        let skipped = open.waiting();
         open.end();
         settle(session, work, ended.as_ref(), None, progress).await;
+        let skipped = open.skipped();
         cut = ended;
         // Who was given up once is waited for no more, and a target that is silent bears nothing.
         if cut.is_some() || session.abandoned.is_cancelled() {
@@ -414,4 +415,26 @@ fn step(rate: f64, measured: &Measured, skipped: u64, limit: u64) -> PeakStep {
         && total.failed() == 0
         && (skipped as f64) <= due * TOLERATED;
     PeakStep { rate_per_second: rate, reached_per_second: reached, latency, errors: total.failed(), held }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loadtest::measure::{Ended, Measures};
+
+    /// What a generator is said to be that sent 1,000 operations, so many of them late, and left out so many.
+    fn behind(late: u64, skipped: u64) -> bool {
+        let measures = Measures::new();
+        measures.count();
+        let well = Ended::Well { events: 1 };
+        (0..1_000).for_each(|n| measures.ended(n, "create", false, Duration::from_millis(1), &well));
+        (0..late).for_each(|n| measures.began(n, Duration::from_millis(15)));
+        generator(&measures.take(), skipped).fell_behind
+    }
+
+    #[test]
+    fn a_generator_is_behind_when_more_than_one_in_a_hundred_was_sent_late_or_not_at_all() {
+        assert!(!behind(10, 0) && behind(11, 0));
+        assert!(!behind(5, 5) && behind(5, 6));
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::machine;
 use super::measure::{Latencies, Tallies};
 use super::observe::{Cut, figures_with_late};
-use super::progress::per_second;
+use super::progress::{per_second, seconds};
 use super::results::{FORMAT, Figures, Latency, PeakSearch, Percentile, Results, Setting, Settings, Verdict};
 use super::run::{End, Outcome};
 use super::thresholds::Requirement;
@@ -64,7 +64,7 @@ pub(crate) fn results(outcome: Outcome, mut settings: Settings, requirements: &[
     let mut reasons = Vec::new();
     match cut {
         Some(Cut::Interrupted) => {
-            reasons.push(format!("interrupted after {:.1} s of {duration_wanted} s", measured.seconds));
+            reasons.push(format!("interrupted after {} of {duration_wanted} s", seconds(measured.seconds)));
         }
         Some(Cut::Full { megabytes }) => reasons.push(format!(
             "the history of all answers reached its {megabytes} MB after {:.1} s of {duration_wanted} s, and the run \
