@@ -376,6 +376,26 @@ async fn a_target_that_dies_half_way_ends_the_run_with_a_report_of_what_there_is
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_dies_just_before_the_end_fails_the_run_also_when_nothing_is_verified() {
+    let (folder, data) = (folder(), folder());
+    let daemon = Daemon::start(&database_in(&data)).await;
+    let mut child = started(load(
+        folder.path(),
+        &["--url", &daemon.address(), "--duration", "3s", "--callers", "8", "--verify=false", "--no-report"],
+    ));
+
+    first_progress(&mut child);
+    drop(daemon);
+    let output = ended(child).await;
+
+    let shown = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    for wanted in ["the target had stopped answering: its last answer came at ", "8 operations were given up"] {
+        assert!(shown.contains(wanted), "{wanted} is missing: {shown}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_target_that_dies_while_it_is_filled_ends_the_run_before_anything_is_measured() {
     let (folder, data) = (folder(), folder());
     let daemon = Daemon::start(&database_in(&data)).await;

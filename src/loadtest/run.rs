@@ -323,7 +323,7 @@ async fn warm_up_and_measure(plan: &Plan, observer: &mut Observer<'_>, progress:
     (Measured { tallies, seconds: time.as_secs_f64(), ..Measured::default() }, cut)
 }
 
-/// Waits for what is under way; not for answers of a target that is gone.
+/// Waits for what is under way; not for answers of a target that is gone, or is found to be so meanwhile.
 async fn settle(
     session: &Session,
     mut work: JoinHandle<()>,
@@ -336,7 +336,12 @@ async fn settle(
         killer.stop.cancel();
     }
     let patience = if let Some(Cut::Gone(_)) = cut { Duration::ZERO } else { SETTLE };
-    if tokio::time::timeout(patience, &mut work).await.is_err() {
+    let is_done = tokio::select! {
+        biased;
+        done = tokio::time::timeout(patience, &mut work) => done.is_ok(),
+        _ = session.target.gone() => false,
+    };
+    if !is_done {
         session.abandoned.cancel();
         // It has nothing to wait for any more; should it have died, its callers are in flight for ever, and counted.
         let _ = work.await;
