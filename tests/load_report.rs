@@ -182,6 +182,8 @@ fn run(per_second: f64, slowness: f64) -> Results {
     let intervals: Vec<Interval> = (1..=60).map(|second| interval(second, per_second, slowness)).collect();
     let answered = intervals.iter().map(|interval| interval.figures.answered).sum();
     let totals = Figures {
+        answered_late: 0,
+        events_late: 0,
         answered,
         per_second,
         latency: latency(2.0 * slowness),
@@ -259,6 +261,8 @@ fn interval(second: u32, per_second: f64, slowness: f64) -> Interval {
         at_seconds: at,
         length_seconds: 1.0,
         figures: Figures {
+            answered_late: 0,
+            events_late: 0,
             answered,
             per_second: rate,
             latency: latency(slow),

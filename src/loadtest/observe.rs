@@ -114,7 +114,9 @@ impl<'a> Observer<'a> {
 
     /// Whether the target was silent in the interval that began then.
     fn silence_since(&self, interval: Instant) -> Option<Silence> {
-        let in_flight = self.session.in_flight.load(Ordering::Relaxed);
+        // Who was asked a moment ago only is not silent either.
+        let at_its_start = self.intervals.last().and_then(|interval| interval.in_flight).unwrap_or(u64::MAX);
+        let in_flight = self.session.in_flight.load(Ordering::Relaxed).min(at_its_start);
         silence(self.session.measures.last_heard(), interval, self.began.unwrap_or(interval), in_flight)
     }
 
