@@ -153,7 +153,7 @@ fn cold_payments_are_loaded_refuse_durably_and_leave_no_event() {
 #[test]
 fn the_peak_is_the_highest_rate_that_was_borne() {
     let output =
-        brief(folder().path(), &["--find-peak", "2s", "--rate", "50", "--duration", "300ms", "--callers", "4"]);
+        brief(folder().path(), &["--find-peak", "2s", "--rate", "500", "--duration", "300ms", "--callers", "4"]);
 
     let results = results(&output, 0);
     let peak = results.peak.unwrap();
@@ -407,6 +407,26 @@ async fn a_target_that_dies_half_way_ends_the_run_with_a_report_of_what_there_is
     let shown = text(&output.stdout);
     assert!(shown.contains("the target went away after") && shown.contains("verdict    FAILED"), "{shown}");
     assert!(std::fs::read_to_string(folder.path().join("r.html")).unwrap().trim_end().ends_with("</html>"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_dies_just_before_the_end_fails_the_run_also_when_nothing_is_verified() {
+    let (folder, data) = (folder(), folder());
+    let daemon = Daemon::start(&database_in(&data)).await;
+    let mut child = started(load(
+        folder.path(),
+        &["--url", &daemon.address(), "--duration", "3s", "--callers", "8", "--verify=false", "--no-report"],
+    ));
+
+    first_progress(&mut child);
+    drop(daemon);
+    let output = ended(child).await;
+
+    let shown = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    for wanted in ["the target had stopped answering: its last answer came at ", "8 operations were given up"] {
+        assert!(shown.contains(wanted), "{wanted} is missing: {shown}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

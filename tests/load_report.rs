@@ -207,6 +207,8 @@ fn run(per_second: f64, slowness: f64) -> Results {
     let intervals: Vec<Interval> = (1..=60).map(|second| interval(second, per_second, slowness)).collect();
     let answered = intervals.iter().map(|interval| interval.figures.answered).sum();
     let totals = Figures {
+        answered_late: 0,
+        events_late: 0,
         answered,
         per_second,
         latency: latency(2.0 * slowness),
@@ -241,7 +243,7 @@ fn run(per_second: f64, slowness: f64) -> Results {
             Restart { at_seconds: 20.0, down_seconds: Some(0.42) },
             Restart { at_seconds: 40.0, down_seconds: Some(0.51) },
         ],
-        generator: Some(Generator { fell_behind: false, max_delay_micros: 900, skipped: 0 }),
+        generator: Some(Generator { max_delay_micros: 900, due: 1_400_000, ..Generator::default() }),
         verification: Some(verification(answered)),
         thresholds: vec![
             Threshold { expression: "p99<20ms".into(), actual: "7.20 ms".into(), held: true },
@@ -284,6 +286,8 @@ fn interval(second: u32, per_second: f64, slowness: f64) -> Interval {
         at_seconds: at,
         length_seconds: 1.0,
         figures: Figures {
+            answered_late: 0,
+            events_late: 0,
             answered,
             per_second: rate,
             latency: latency(slow),
@@ -353,6 +357,7 @@ fn peak(slowness: f64) -> PeakSearch {
         p99_limit_micros: 20_000,
         peak_per_second: Some(20_000.0),
         steps: [4.0, 8.0, 16.0, 32.0, 24.0, 20.0, 22.0].map(step).into(),
+        incomplete: false,
     }
 }
 

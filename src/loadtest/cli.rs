@@ -72,7 +72,8 @@ pub struct Flags {
     /// How long the load runs before anything is counted
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = quantity::duration)]
     warmup: Duration,
-    /// Makes the workload's choices; the same seed makes the same ones
+    /// Makes each caller's choices, and the moments of an open loop; which caller takes which moment is for the answers
+    /// to decide, so that the same seed repeats a run of one caller exactly, and of many callers each for itself
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// The share of commands that must be refused, in `payments` and `mixed` [default: 5%]

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use tokio::time::Instant;
 
 use super::workload::Failed;
 use crate::stream::GlobalPosition;
@@ -27,6 +28,10 @@ pub(crate) struct Measures {
     parts: Vec<Mutex<Tallies>>,
     is_counting: AtomicBool,
     ended: AtomicU64,
+    /// Moments are told as times since then.
+    started: Instant,
+    /// When the target was last heard, in microseconds since then; 0 as long as it was not.
+    heard_micros: AtomicU64,
 }
 
 /// What was counted since it was last taken.
@@ -109,7 +114,8 @@ impl Tallies {
 }
 
 impl Tally {
-    fn add(&mut self, other: &Tally) {
+    /// Adds other counts to these.
+    pub(crate) fn add(&mut self, other: &Tally) {
         self.is_read |= other.is_read;
         add(&mut self.latencies, &other.latencies);
         self.events += other.events;
@@ -149,6 +155,8 @@ impl Measures {
             parts: (0..parts).map(|_| Mutex::default()).collect(),
             is_counting: AtomicBool::new(false),
             ended: AtomicU64::new(0),
+            started: Instant::now(),
+            heard_micros: AtomicU64::new(0),
         }
     }
 
@@ -160,6 +168,18 @@ impl Measures {
     /// Operations that were answered since the run began, counted or not.
     pub(crate) fn answered(&self) -> u64 {
         self.ended.load(Ordering::Relaxed)
+    }
+
+    /// The target said something, be it that it cannot do what it was asked for.
+    pub(crate) fn heard(&self) {
+        let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.heard_micros.store(micros.max(1), Ordering::Relaxed);
+    }
+
+    /// When the target was last heard; none as long as it was not.
+    pub(crate) fn last_heard(&self) -> Option<Instant> {
+        let micros = self.heard_micros.load(Ordering::Relaxed);
+        (micros > 0).then(|| self.started + Duration::from_micros(micros))
     }
 
     /// An operation ended.

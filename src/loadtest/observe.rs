@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::hdr_log::Slice;
 use super::lag::LagWatch;
 use super::measure::{Tallies, Tally};
-use super::progress::{Moment, Progress};
+use super::progress::{Moment, Progress, Silence};
 use super::results::{Figures, Interval, Latency};
 use super::session::Session;
 use super::target::Look;
@@ -96,17 +96,19 @@ impl<'a> Observer<'a> {
         let start = Instant::now();
         self.began.get_or_insert(start);
         (self.until, self.looked.0) = (start, start);
-        let (mut sum, mut cut) = (Tallies::default(), None);
+        let (mut sum, mut taken, mut cut) = (Tallies::default(), start, None);
         let mut next = start;
         while cut.is_none() && start.elapsed() < time {
             next = (next + EVERY).min(start + time);
             cut = self.wait(next.saturating_duration_since(Instant::now())).await.err();
             let tallies = self.session.measures.take();
+            // What is answered while somebody looks at the target is not in these counts.
+            taken = Instant::now();
             sum.add(&tallies);
             let moment = self.interval(&tallies).await;
             self.progress.at(&Moment { elapsed: start.elapsed(), of: time, errors: sum.total().failed(), ..moment });
         }
-        (sum, start.elapsed(), cut)
+        (sum, taken - start, cut)
     }
 
     /// One interval a second, in order, and the latencies of each when they were wanted.
@@ -117,6 +119,14 @@ impl<'a> Observer<'a> {
     /// When the first measurement began.
     pub(crate) fn began(&self) -> Option<Instant> {
         self.began
+    }
+
+    /// Whether the target was silent in the interval that began then.
+    fn silence_since(&self, interval: Instant) -> Option<Silence> {
+        // Who was asked a moment ago only is not silent either.
+        let at_its_start = self.intervals.last().and_then(|interval| interval.in_flight).unwrap_or(u64::MAX);
+        let in_flight = self.session.in_flight.load(Ordering::Relaxed).min(at_its_start);
+        silence(self.session.measures.last_heard(), interval, self.began.unwrap_or(interval), in_flight)
     }
 
     async fn interval(&mut self, tallies: &Tallies) -> Moment {
@@ -135,8 +145,9 @@ impl<'a> Observer<'a> {
         }
         let moment = Moment {
             per_second: figures.per_second,
-            p50_micros: figures.latency.p50_micros,
-            p99_micros: figures.latency.p99_micros,
+            p50_micros: (figures.answered > 0).then_some(figures.latency.p50_micros),
+            p99_micros: (figures.answered > 0).then_some(figures.latency.p99_micros),
+            silence: self.silence_since(before),
             lag_events: new.lag_events,
             ..Moment::default()
         };
@@ -162,6 +173,16 @@ impl<'a> Observer<'a> {
     }
 }
 
+/// What the target's last word before `interval` makes of it; nobody who was not asked is silent.
+fn silence(last_heard: Option<Instant>, interval: Instant, began: Instant, in_flight: u64) -> Option<Silence> {
+    match last_heard {
+        _ if in_flight == 0 => None,
+        Some(heard) if heard >= interval => None,
+        Some(heard) => Some(heard.checked_duration_since(began).map_or(Silence::FromTheStart, Silence::Since)),
+        None => Some(Silence::FromTheStart),
+    }
+}
+
 /// What a tally over this time comes to.
 pub(crate) fn figures(tally: &Tally, seconds: f64) -> Figures {
     let answered = tally.latencies.len();
@@ -171,7 +192,16 @@ pub(crate) fn figures(tally: &Tally, seconds: f64) -> Figures {
         latency: Latency::of(&tally.latencies),
         errors: tally.errors.iter().map(|(class, errors)| ((*class).to_owned(), errors.count)).collect(),
         events: tally.events,
+        ..Figures::default()
     }
+}
+
+/// What a tally comes to of which a part came only after this time: no rate has that part.
+pub(crate) fn figures_with_late(mut in_time: Tally, late: &Tally, seconds: f64) -> Figures {
+    let per_second = figures(&in_time, seconds).per_second;
+    in_time.add(late);
+    let (answered_late, events_late) = (late.latencies.len(), late.events);
+    Figures { per_second, answered_late, events_late, ..figures(&in_time, seconds) }
 }
 
 /// Commands in a batch, of the batches in between. Another process began its counts at zero.
@@ -212,6 +242,20 @@ mod tests {
         assert_eq!(group_mean(&look(10, 100), &look(2, 24)), Some(12.0), "it was restarted, and counts from zero");
         assert_eq!(group_mean(&Look::default(), &look(2, 24)), None, "since when is not known");
         assert_eq!(group_mean(&look(10, 100), &Look::default()), None, "it tells nothing");
+    }
+
+    #[test]
+    fn a_target_is_silent_when_it_was_asked_and_last_heard_before_the_interval() {
+        let began = Instant::now();
+        let at = |millis| began + Duration::from_millis(millis);
+        let interval = at(2_000);
+
+        let since = Silence::Since(Duration::from_millis(1_500));
+        assert_eq!(silence(Some(at(1_500)), interval, began, 8), Some(since));
+        assert_eq!(silence(Some(at(2_001)), interval, began, 8), None, "it was heard in the interval");
+        assert_eq!(silence(Some(at(1_500)), interval, began, 0), None, "nobody waits for it");
+        assert_eq!(silence(None, interval, began, 8), Some(Silence::FromTheStart));
+        assert_eq!(silence(Some(began), interval, at(1), 8), Some(Silence::FromTheStart), "heard in the warm-up");
     }
 
     #[test]

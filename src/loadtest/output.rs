@@ -8,9 +8,9 @@ use std::path::Path;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::error::LoadError;
-use super::progress::micros;
+use super::progress::{micros, per_second, seconds};
 use super::report::differences;
-use super::results::{Figures, Interval, Results};
+use super::results::{Figures, Generator, Interval, Results};
 
 /// Writes to stdout; a reader that went away is no error.
 pub(crate) fn print(text: &str) -> Result<(), LoadError> {
@@ -52,15 +52,19 @@ pub(crate) fn table(results: &Results, baseline: Option<&Results>) -> String {
     let mut text = String::new();
     let settings = &results.settings;
     let from = if results.peak.is_some() { "from " } else { "" };
-    let rate = settings.rate_per_second.map(|rate| format!(", {from}{rate:.0}/s")).unwrap_or_default();
+    let rate = settings.rate_per_second.map(|rate| format!(", {from}{}", per_second(rate))).unwrap_or_default();
     // The callers of an open loop are no more than a bound.
     let most = if settings.rate_per_second.is_some() { "at most " } else { "" };
     let place = if settings.database.is_empty() { &settings.target } else { &settings.database };
     line(
         &mut text,
         format_args!(
-            "{}: {}{rate}, {most}{} callers, {:.1} s, {} ({place})",
-            settings.workload, settings.schedule, settings.callers, results.duration_seconds, settings.target
+            "{}: {}{rate}, {most}{} callers, {}, {} ({place})",
+            settings.workload,
+            settings.schedule,
+            settings.callers,
+            seconds(results.duration_seconds),
+            settings.target
         ),
     );
     line(&mut text, format_args!("\n{}", figures_table(results)));
@@ -84,7 +88,7 @@ fn figures_table(results: &Results) -> Table {
         [
             name.to_owned(),
             figures.answered.to_string(),
-            format!("{:.0}", figures.per_second),
+            per_second(figures.per_second).trim_end_matches("/s").to_owned(),
             micros(latency.mean_micros.round() as u64),
             micros(latency.p50_micros),
             micros(latency.p90_micros),
@@ -121,6 +125,10 @@ fn notes(results: &Results, baseline: Option<&Results>) -> Vec<String> {
     if !results.refusals.is_empty() {
         notes.push(format!("refusals   {} (as they should be)", counted(&mut results.refusals.iter())));
     }
+    if results.totals.answered_late > 0 {
+        let late = results.totals.answered_late;
+        notes.push(format!("late       {late} were answered after the measured time: they are in no rate"));
+    }
     notes.extend(events_note(results));
     let since = [("answer", results.visible), ("commit", results.visible_from_commit)];
     let since = since.into_iter().filter_map(|(what, visible)| Some((what, visible?)));
@@ -134,19 +142,13 @@ fn notes(results: &Results, baseline: Option<&Results>) -> Vec<String> {
     notes.extend(machine_note(results));
     notes.extend(durability_note(results));
     if let Some(generator) = &results.generator {
-        let delay = micros(generator.max_delay_micros);
-        notes.push(match generator.fell_behind {
-            true => format!(
-                "GENERATOR  fell behind its own schedule: {} operations not sent, the latest sent {delay} late",
-                generator.skipped
-            ),
-            false => format!("generator  kept its schedule; the latest operation was sent {delay} after its moment"),
-        });
+        notes.push(generator_note(generator));
     }
     if let Some(peak) = &results.peak {
         let limit = micros(peak.p99_limit_micros);
-        let found = peak.peak_per_second.map_or("none".to_owned(), |rate| format!("{rate:.0}/s"));
-        notes.push(format!("peak       {found} with p99 < {limit}, of {} rates tried", peak.steps.len()));
+        let found = peak.peak_per_second.map_or("none".to_owned(), per_second);
+        let ended = if peak.incomplete { "; the search is INCOMPLETE" } else { "" };
+        notes.push(format!("peak       {found} with p99 < {limit}, in {} steps{ended}", peak.steps.len()));
     }
     if !results.restarts.is_empty() {
         let longest = results.restarts.iter().filter_map(|restart| restart.down_seconds).fold(0.0, f64::max);
@@ -171,6 +173,20 @@ fn notes(results: &Results, baseline: Option<&Results>) -> Vec<String> {
 fn events_note(results: &Results) -> Option<String> {
     let per_second = results.events_per_second(&results.totals)?;
     Some(format!("events     {}, {per_second:.0}/s", results.totals.events))
+}
+
+/// One rule for both: up to one in a hundred may be late or left out.
+fn generator_note(generator: &Generator) -> String {
+    let Generator { fell_behind, max_delay_micros, due, late, skipped } = *generator;
+    let rule = if fell_behind {
+        "GENERATOR  fell behind its schedule (more than 1 %)"
+    } else {
+        "generator  kept its schedule (up to 1 %)"
+    };
+    let delay = micros(max_delay_micros);
+    format!(
+        "{rule}: of {due} operations {late} were sent over 5 ms late and {skipped} not at all, the latest {delay} late"
+    )
 }
 
 fn machine_note(results: &Results) -> Option<String> {
@@ -251,7 +267,7 @@ fn verdict(results: &Results) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::loadtest::results::Restart;
+    use crate::loadtest::results::{Restart, Settings};
 
     #[test]
     fn an_argument_is_quoted_where_a_shell_would_read_it_otherwise() {
@@ -307,5 +323,25 @@ mod tests {
 
         assert!(text.contains("verdict    passed") && text.contains("verified   no"), "{text}");
         assert!(text.lines().count() < 10, "{text}");
+    }
+
+    #[test]
+    fn a_generator_is_told_by_one_rule_whether_it_kept_its_schedule_or_not() {
+        let note = |late, fell_behind| {
+            generator_note(&Generator { late, fell_behind, due: 400, max_delay_micros: 15_600, skipped: 0 })
+        };
+
+        let told = "operations 4 were sent over 5 ms late and 0 not at all, the latest 15.6 ms late";
+        assert_eq!(note(4, false), format!("generator  kept its schedule (up to 1 %): of 400 {told}"));
+        let told = told.replace("operations 4", "operations 5");
+        assert_eq!(note(5, true), format!("GENERATOR  fell behind its schedule (more than 1 %): of 400 {told}"));
+    }
+
+    #[test]
+    fn a_slow_rate_and_a_short_run_are_told_as_they_are() {
+        let settings = Settings { rate_per_second: Some(0.5), ..Settings::default() };
+        let text = table(&Results { settings, duration_seconds: 0.001, ..Results::default() }, None);
+
+        assert!(text.contains(", 0.50/s, at most 0 callers, 1.00 ms, "), "{text}");
     }
 }

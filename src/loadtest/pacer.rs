@@ -1,13 +1,14 @@
 //! This file lets operations begin: closed, by callers who go on at once; open, at moments kept by a thread of its own.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::measure::LATE;
 use super::schedule::Moments;
 use super::session::{Session, Worker};
 
@@ -27,9 +28,9 @@ pub(crate) async fn closed(session: &Arc<Session>, callers: usize) {
 
 /// An open loop under way.
 pub(crate) struct Open {
-    is_over: Arc<AtomicBool>,
-    due: Arc<AtomicU64>,
-    begun: Arc<AtomicU64>,
+    /// When no further operation began.
+    ended: Arc<OnceLock<Instant>>,
+    skipped: Arc<AtomicU64>,
 }
 
 impl Open {
@@ -41,31 +42,32 @@ impl Open {
         moments: Moments,
         callers: usize,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let open = Self { is_over: Arc::default(), due: Arc::default(), begun: Arc::default() };
+        let open = Self { ended: Arc::default(), skipped: Arc::default() };
         let (sender, receiver) = mpsc::unbounded_channel();
-        let (is_over, due) = (Arc::clone(&open.is_over), Arc::clone(&open.due));
-        std::thread::spawn(move || keep_time(moments, &sender, &is_over, &due));
-        let work = hand_out(Arc::clone(session), receiver, callers, Arc::clone(&open.is_over), Arc::clone(&open.begun));
+        let ended = Arc::clone(&open.ended);
+        std::thread::spawn(move || keep_time(moments, &sender, &ended));
+        let (ended, skipped) = (Arc::clone(&open.ended), Arc::clone(&open.skipped));
+        let work = hand_out(Arc::clone(session), receiver, callers, ended, skipped);
         (open, work)
     }
 
     /// No further operation begins.
     pub(crate) fn end(&self) {
-        self.is_over.store(true, Ordering::Release);
+        let _ = self.ended.set(Instant::now());
     }
 
-    /// Operations whose moment has come and that have not begun.
-    pub(crate) fn waiting(&self) -> u64 {
-        self.due.load(Ordering::Acquire).saturating_sub(self.begun.load(Ordering::Acquire))
+    /// Operations that never began though their moment had come and was not just then; known when the work is done.
+    pub(crate) fn skipped(&self) -> u64 {
+        self.skipped.load(Ordering::Acquire)
     }
 }
 
 /// Sends every moment when it has come. It sleeps on a thread, because the runtime's timers are a millisecond coarse.
-fn keep_time(moments: Moments, due: &mpsc::UnboundedSender<Instant>, is_over: &AtomicBool, count: &AtomicU64) {
+fn keep_time(moments: Moments, due: &mpsc::UnboundedSender<Instant>, ended: &OnceLock<Instant>) {
     let start = Instant::now();
     for moment in moments.map(|since_start| start + since_start) {
         loop {
-            if is_over.load(Ordering::Acquire) {
+            if ended.get().is_some() {
                 return;
             }
             let left = moment.saturating_duration_since(Instant::now());
@@ -74,7 +76,6 @@ fn keep_time(moments: Moments, due: &mpsc::UnboundedSender<Instant>, is_over: &A
             }
             std::thread::sleep(left.clamp(SHORTEST_SLEEP, LONGEST_SLEEP));
         }
-        count.fetch_add(1, Ordering::AcqRel);
         if due.send(moment).is_err() {
             return;
         }
@@ -86,8 +87,8 @@ async fn hand_out(
     session: Arc<Session>,
     mut due: mpsc::UnboundedReceiver<Instant>,
     callers: usize,
-    is_over: Arc<AtomicBool>,
-    begun: Arc<AtomicU64>,
+    ended: Arc<OnceLock<Instant>>,
+    skipped: Arc<AtomicU64>,
 ) {
     let (mut free, mut made): (Vec<Worker>, usize) = (Vec::new(), 0);
     let mut busy = JoinSet::new();
@@ -99,12 +100,16 @@ async fn hand_out(
                 free.push(worker.expect("a caller does not panic"));
             }
             moment = due.recv(), if has_room => {
-                let Some(moment) = moment.filter(|_| !is_over.load(Ordering::Acquire)) else { break };
+                let Some(moment) = moment else { break };
+                if let Some(ended) = ended.get() {
+                    let rest = std::iter::once(moment).chain(std::iter::from_fn(|| due.try_recv().ok()));
+                    skipped.store(overdue(rest, *ended), Ordering::Release);
+                    break;
+                }
                 let mut worker: Worker = free.pop().unwrap_or_else(|| {
                     made += 1;
                     session.worker()
                 });
-                begun.fetch_add(1, Ordering::AcqRel);
                 busy.spawn(async move {
                     worker.operate(Some(moment)).await;
                     worker
@@ -114,4 +119,22 @@ async fn hand_out(
     }
     free.extend(busy.join_all().await);
     free.into_iter().for_each(Worker::finish);
+}
+
+/// How many of these moments were past at the end by more than what counts as late: those after had no chance.
+fn overdue(moments: impl Iterator<Item = Instant>, ended: Instant) -> u64 {
+    moments.filter(|moment| *moment + LATE <= ended).count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_whose_moment_came_just_before_the_end_is_not_one_that_was_left_out() {
+        let ended = Instant::now() + Duration::from_secs(1);
+        let before = |millis| ended - Duration::from_millis(millis);
+
+        assert_eq!(overdue([before(300), before(5), before(4), ended].into_iter(), ended), 2);
+    }
 }

@@ -20,14 +20,25 @@ pub(crate) struct Moment {
     pub(crate) of: Duration,
     /// Operations a second, in the last interval.
     pub(crate) per_second: f64,
-    /// Their latencies, in microseconds.
-    pub(crate) p50_micros: u64,
+    /// Their latencies, in microseconds; none when nothing was answered.
+    pub(crate) p50_micros: Option<u64>,
     /// As above.
-    pub(crate) p99_micros: u64,
+    pub(crate) p99_micros: Option<u64>,
+    /// When the target was last heard, where it was asked and said nothing in the last interval.
+    pub(crate) silence: Option<Silence>,
     /// Errors since the measurement began.
     pub(crate) errors: u64,
     /// Events that the slowest projection is behind.
     pub(crate) lag_events: Option<u64>,
+}
+
+/// Since when a target says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// Since this time after the measurement began.
+    Since(Duration),
+    /// It has said nothing in all of it.
+    FromTheStart,
 }
 
 impl Progress {
@@ -78,13 +89,19 @@ impl Progress {
 impl Moment {
     fn line(&self) -> String {
         let lag = self.lag_events.map(|lag| format!("  lag {lag}")).unwrap_or_default();
+        let latency = |micros: Option<u64>| micros.map_or_else(|| "–".to_owned(), self::micros);
+        let silence = match self.silence {
+            None => String::new(),
+            Some(Silence::Since(last)) => format!("  no answer since {:.1} s", last.as_secs_f64()),
+            Some(Silence::FromTheStart) => "  no answer so far".to_owned(),
+        };
         format!(
-            "{:>5.1} of {} s  {:>9.0}/s  p50 {:>9}  p99 {:>9}  errors {}{lag}",
+            "{:>5.1} of {} s  {:>9.0}/s  p50 {:>9}  p99 {:>9}  errors {}{lag}{silence}",
             self.elapsed.as_secs_f64(),
             self.of.as_secs_f64(),
             self.per_second,
-            micros(self.p50_micros),
-            micros(self.p99_micros),
+            latency(self.p50_micros),
+            latency(self.p99_micros),
             self.errors,
         )
     }
@@ -101,6 +118,17 @@ pub(crate) fn micros(micros: u64) -> String {
         1_000..=999_999 => digits(micros as f64 / 1e3, "ms"),
         _ => digits(micros as f64 / 1e6, "s"),
     }
+}
+
+/// A rate as a person would say it: a slow one with its decimals.
+pub(crate) fn per_second(rate: f64) -> String {
+    let decimals = if rate < 10.0 && rate.fract() != 0.0 { 2 } else { 0 };
+    format!("{rate:.decimals$}/s")
+}
+
+/// Seconds as a person would say them: less than one in its own unit.
+pub(crate) fn seconds(seconds: f64) -> String {
+    if seconds > 0.0 && seconds < 1.0 { micros((seconds * 1e6).round() as u64) } else { format!("{seconds:.1} s") }
 }
 
 #[cfg(test)]
@@ -120,12 +148,35 @@ mod tests {
             elapsed: Duration::from_secs(3),
             of: Duration::from_secs(10),
             per_second: 12_345.0,
-            p50_micros: 900,
-            p99_micros: 4_500,
+            p50_micros: Some(900),
+            p99_micros: Some(4_500),
+            silence: None,
             errors: 2,
             lag_events: Some(17),
         };
 
         assert_eq!(moment.line(), "  3.0 of 10 s      12345/s  p50    900 µs  p99   4.50 ms  errors 2  lag 17");
+    }
+
+    #[test]
+    fn a_line_without_answers_shows_no_percentiles_and_since_when_the_target_is_silent() {
+        let moment = |silence| Moment {
+            elapsed: Duration::from_secs(3),
+            of: Duration::from_secs(4),
+            silence: Some(silence),
+            ..Moment::default()
+        };
+
+        assert_eq!(
+            moment(Silence::Since(Duration::from_millis(1_520))).line(),
+            "  3.0 of 4 s          0/s  p50         –  p99         –  errors 0  no answer since 1.5 s"
+        );
+        assert!(moment(Silence::FromTheStart).line().ends_with("errors 0  no answer so far"));
+    }
+
+    #[test]
+    fn slow_rates_and_short_times_are_not_shown_as_nothing() {
+        assert_eq!([0.5, 1.0, 9.75, 500.0, 1_234.5].map(per_second), ["0.50/s", "1/s", "9.75/s", "500/s", "1234/s"]);
+        assert_eq!([0.001, 0.25, 1.0, 10.04].map(seconds), ["1.00 ms", "250 ms", "1.0 s", "10.0 s"]);
     }
 }

@@ -83,7 +83,7 @@ pub struct Settings {
     pub warmup_seconds: f64,
     /// Seconds of measurement that were asked for.
     pub duration_seconds: f64,
-    /// Makes all choices of the workload.
+    /// Makes the choices of each caller, and the moments of an open loop; not which caller takes which moment.
     pub seed: u64,
     /// Whether it ended early, at Ctrl-C.
     pub interrupted: bool,
@@ -139,8 +139,10 @@ pub struct PeakSearch {
     pub p99_limit_micros: u64,
     /// The highest rate that held, in commands a second; none when not even the lowest did.
     pub peak_per_second: Option<f64>,
-    /// In the order they were tried.
+    /// In the order they were tried; one that did not hold is tried again, and counts when it did so twice in a row.
     pub steps: Vec<PeakStep>,
+    /// Whether it ended before it was over: the peak may be higher.
+    pub incomplete: bool,
 }
 
 /// One rate that was tried.
@@ -173,11 +175,15 @@ pub struct Restart {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Generator {
-    /// Whether it fell so far behind that the figures speak of it rather than of the target.
+    /// Whether more than one in a hundred was sent late or never: then the figures speak of it as much as of the target.
     pub fell_behind: bool,
     /// The furthest a command was sent after its moment, in microseconds.
     pub max_delay_micros: u64,
-    /// Commands that were never sent.
+    /// Commands whose moment came.
+    pub due: u64,
+    /// Of those, how many were sent more than 5 ms after it.
+    pub late: u64,
+    /// Of those, how many were never sent.
     pub skipped: u64,
 }
 
@@ -282,8 +288,11 @@ impl Results {
     pub fn events_per_second(&self, figures: &Figures) -> Option<f64> {
         // Few long operations do not fill the time that is measured: their own times tell the rate.
         let worked = figures.latency.mean_micros * figures.answered as f64 / 1e6 / self.settings.callers.max(1) as f64;
-        let seconds = if self.kinds.contains_key("rebuild") { worked } else { self.duration_seconds };
-        (figures.events > 0 && seconds > 0.0).then(|| figures.events as f64 / seconds)
+        let (events, seconds) = match self.kinds.contains_key("rebuild") {
+            true => (figures.events, worked),
+            false => (figures.events.saturating_sub(figures.events_late), self.duration_seconds),
+        };
+        (figures.events > 0 && seconds > 0.0).then(|| events as f64 / seconds)
     }
 }
 
@@ -309,7 +318,8 @@ mod tests {
         let latency =
             Latency { mean_micros: 1.1, p50_micros: 1, p90_micros: 2, p99_micros: 3, p999_micros: 4, max_micros: 5 };
         let errors: BTreeMap<String, u64> = [("unknown".to_owned(), 3)].into();
-        let figures = Figures { answered: 7, per_second: 0.1, latency, errors, events: 6 };
+        let (answered_late, events_late) = (1, 1);
+        let figures = Figures { answered: 7, answered_late, per_second: 0.1, latency, errors, events: 6, events_late };
         let interval = Interval {
             at_seconds: 1.0,
             length_seconds: 1.0,
@@ -340,9 +350,14 @@ mod tests {
             percentiles: vec![Percentile { quantile: 0.999, micros: 4, count: 6 }],
             refusals: [("not_pending".to_owned(), 1)].into(),
             retries: [("timeout".to_owned(), 2)].into(),
-            peak: Some(PeakSearch { p99_limit_micros: 20_000, peak_per_second: None, steps: vec![step] }),
+            peak: Some(PeakSearch {
+                p99_limit_micros: 20_000,
+                peak_per_second: None,
+                steps: vec![step],
+                incomplete: true,
+            }),
             restarts: vec![Restart { at_seconds: 5.0, down_seconds: None }],
-            generator: Some(Generator { fell_behind: true, max_delay_micros: 1, skipped: 2 }),
+            generator: Some(Generator { fell_behind: true, max_delay_micros: 1, due: 9, late: 3, skipped: 2 }),
             verification: Some(Verification { incomplete: Some("the target died".into()), ..Verification::default() }),
             thresholds: vec![Threshold { expression: "p99<20ms".into(), actual: "3 µs".into(), held: true }],
             verdict: Verdict { passed: false, reasons: vec!["amiss".into()] },

@@ -22,12 +22,12 @@ use super::history::HistoryRoom;
 use super::measure::Tallies;
 use super::observe::{Cut, Observer, figures};
 use super::pacer::{Open, closed};
-use super::progress::Progress;
+use super::progress::{Progress, per_second};
 use super::random::Random;
 use super::results::{Generator, Interval, Latency, PeakSearch, PeakStep, Restart, Verification};
-use super::schedule::peak::Search;
+use super::schedule::peak::{Search, step_duration};
 use super::schedule::{Arrivals, Moments, Schedule};
-use super::session::{Seeds, Session};
+use super::session::{Repeats, Seeds, Session};
 use super::target::{About, Target};
 use super::verify::verify;
 use super::workload::Workload;
@@ -50,7 +50,7 @@ pub struct Plan {
     pub warmup: Duration,
     /// How long is measured; of a search for the peak, each step.
     pub duration: Duration,
-    /// Makes the workload's choices.
+    /// Makes the choices of each caller, and the moments of an open loop; not which caller takes which moment.
     pub seed: u64,
     /// Whether every answer is held against the log afterwards.
     pub verify: bool,
@@ -101,10 +101,21 @@ pub(crate) struct Outcome {
     pub(crate) intervals: Vec<Interval>,
     pub(crate) slices: Option<Vec<Slice>>,
     pub(crate) cut: Option<Cut>,
-    /// Operations that were still without an answer when they were given up.
-    pub(crate) abandoned: u64,
+    pub(crate) end: End,
     pub(crate) verification: Option<Verification>,
     pub(crate) about: About,
+}
+
+/// How the target stood when nothing was waited for any more.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct End {
+    /// Operations that were still without an answer when they were given up.
+    pub(crate) unanswered: u64,
+    /// When the target was last heard, in seconds since the measurement began, negative before it; none when it never
+    /// was.
+    pub(crate) last_answer_seconds: Option<f64>,
+    /// How long it had been silent by then, in seconds.
+    pub(crate) silent_seconds: f64,
 }
 
 /// What was measured.
@@ -112,8 +123,8 @@ pub(crate) struct Outcome {
 pub(crate) struct Measured {
     pub(crate) tallies: Tallies,
     pub(crate) seconds: f64,
-    /// What of the tallies ended within those seconds; the rest came after them.
-    pub(crate) in_time: u64,
+    /// What ended after those seconds.
+    pub(crate) late: Tallies,
     pub(crate) generator: Option<Generator>,
     pub(crate) peak: Option<PeakSearch>,
 }
@@ -135,7 +146,12 @@ pub(crate) async fn run(
     // It is asked before the load, because it may be gone afterwards.
     let about = target.about().await;
     let room = if plan.verify { HistoryRoom::of(plan.history_megabytes) } else { HistoryRoom::none() };
-    let session = Session::new(workload, Arc::clone(&target), seeds, plan.is_kept, room);
+    let repeats = match (plan.is_kept, &daemon) {
+        (false, _) => Repeats::Never,
+        (true, None) => Repeats::InDoubt,
+        (true, Some(_)) => Repeats::OverRestarts,
+    };
+    let session = Session::new(workload, Arc::clone(&target), seeds, repeats, room);
     // It ends with the set, and that with the run.
     let mut timing = JoinSet::new();
     timing.spawn(time_commits(Arc::clone(&session)));
@@ -144,17 +160,16 @@ pub(crate) async fn run(
     let mut observer = Observer::new(&session, progress, interrupt.clone(), plan.keeps_slices);
     let killer = daemon.map(|(daemon, every)| Killer::start(daemon, every, &session));
     let (mut measured, cut) = load(plan, &session, &mut observer, progress, killer.as_ref()).await;
+    let end = end(&session, observer.began());
     let restarts = match killer {
         Some(killer) => killer.restarts(observer.began()).await,
         None => Vec::new(),
     };
     let (intervals, slices) = observer.into_intervals();
     let late_answers = session.measures.take();
-    measured.in_time = measured.tallies.total().latencies.len();
     if measured.peak.is_none() {
-        measured.tallies.add(&late_answers);
+        measured.late = late_answers;
     }
-    let abandoned = session.in_flight.load(Ordering::Relaxed);
     let verification = match &cut {
         _ if !plan.verify => None,
         Some(Cut::Gone(_)) => {
@@ -165,7 +180,24 @@ pub(crate) async fn run(
             Some(verify(session.take_history(), &*target, before, others(plan)).await)
         }
     };
-    Ok(Outcome { started_at, restarts, measured, intervals, slices, cut, abandoned, verification, about })
+    Ok(Outcome { started_at, restarts, measured, intervals, slices, cut, end, verification, about })
+}
+
+fn end(session: &Session, began: Option<Instant>) -> End {
+    let (heard, began) = (session.measures.last_heard(), began.unwrap_or(session.started));
+    End {
+        unanswered: session.unanswered(),
+        last_answer_seconds: heard.map(|heard| seconds_since(began, heard)),
+        silent_seconds: heard.unwrap_or(session.started).elapsed().as_secs_f64(),
+    }
+}
+
+/// From `began` to `at`; negative when that was before.
+fn seconds_since(began: Instant, at: Instant) -> f64 {
+    match at.checked_duration_since(began) {
+        Some(after) => after.as_secs_f64(),
+        None => -(began - at).as_secs_f64(),
+    }
 }
 
 /// Takes the time from commits to the read models, where the target can tell.
@@ -197,12 +229,8 @@ impl Killer {
     async fn restarts(self, began: Option<Instant>) -> Vec<Restart> {
         self.stop.cancel();
         let kills = self.kills.await.unwrap_or_default();
-        let since = |at: Instant, began: Instant| match at.checked_duration_since(began) {
-            Some(after) => after.as_secs_f64(),
-            None => -(began - at).as_secs_f64(),
-        };
         let restart = |kill: Kill| Restart {
-            at_seconds: began.map_or(0.0, |began| since(kill.at, began)),
+            at_seconds: began.map_or(0.0, |began| seconds_since(began, kill.at)),
             down_seconds: kill.down.map(|down| down.as_secs_f64()),
         };
         kills.into_iter().map(restart).collect()
@@ -268,10 +296,9 @@ async fn load(
             let (open, work) = Open::begin(session, moments(plan, rate, arrivals), callers);
             let work = tokio::spawn(work);
             let (mut measured, cut) = warm_up_and_measure(plan, observer, progress).await;
-            let skipped = open.waiting();
             open.end();
             settle(session, work, cut.as_ref(), killer, progress).await;
-            measured.generator = Some(generator(&measured.tallies, skipped));
+            measured.generator = Some(generator(&measured.tallies, open.skipped()));
             (measured, cut)
         }
         Schedule::Peak { rate, arrivals, callers, p99 } => {
@@ -296,7 +323,7 @@ async fn warm_up_and_measure(plan: &Plan, observer: &mut Observer<'_>, progress:
     (Measured { tallies, seconds: time.as_secs_f64(), ..Measured::default() }, cut)
 }
 
-/// Waits for what is under way; not for answers of a target that is gone.
+/// Waits for what is under way; not for answers of a target that is gone, or is found to be so meanwhile.
 async fn settle(
     session: &Session,
     mut work: JoinHandle<()>,
@@ -309,7 +336,12 @@ async fn settle(
         killer.stop.cancel();
     }
     let patience = if let Some(Cut::Gone(_)) = cut { Duration::ZERO } else { SETTLE };
-    if tokio::time::timeout(patience, &mut work).await.is_err() {
+    let is_done = tokio::select! {
+        biased;
+        done = tokio::time::timeout(patience, &mut work) => done.is_ok(),
+        _ = session.target.gone() => false,
+    };
+    if !is_done {
         session.abandoned.cancel();
         // It has nothing to wait for any more; should it have died, its callers are in flight for ever, and counted.
         let _ = work.await;
@@ -318,11 +350,13 @@ async fn settle(
 
 fn generator(tallies: &Tallies, skipped: u64) -> Generator {
     let total = tallies.total();
-    let begun = total.latencies.len() + total.failed();
+    let due = total.latencies.len() + total.failed() + skipped;
     let behind = tallies.late + skipped;
     Generator {
-        fell_behind: behind as f64 > (begun + skipped) as f64 * TOLERATED,
+        fell_behind: behind as f64 > due as f64 * TOLERATED,
         max_delay_micros: u64::try_from(tallies.max_delay.as_micros()).unwrap_or(u64::MAX),
+        due,
+        late: tallies.late,
         skipped,
     }
 }
@@ -339,22 +373,24 @@ async fn find_peak(
     let limit = u64::try_from(p99.as_micros()).unwrap_or(u64::MAX);
     let mut search = Search::from(first);
     let (mut best, mut steps, mut cut) = (Measured::default(), Vec::new(), None);
-    while let Some(rate) = search.next().filter(|_| cut.is_none()) {
-        progress.phase(&format!("trying {rate:.0}/s"));
+    while let Some(rate) = search.next() {
+        let duration = step_duration(rate, plan.duration);
+        progress.phase(&format!("trying {} for {:.0} s", per_second(rate), duration.as_secs_f64().ceil()));
         let (open, work) = Open::begin(session, moments(plan, rate, arrivals), callers);
         let work = tokio::spawn(work);
-        let (measured, ended) = match observer.wait(plan.duration.mul_f64(STEP_WARMUP)).await {
+        let (measured, ended) = match observer.wait(duration.mul_f64(STEP_WARMUP)).await {
             Err(cut) => (Measured::default(), Some(cut)),
             Ok(()) => {
-                let (tallies, time, cut) = observer.measure(plan.duration).await;
+                let (tallies, time, cut) = observer.measure(duration).await;
                 (Measured { tallies, seconds: time.as_secs_f64(), ..Measured::default() }, cut)
             }
         };
-        let skipped = open.waiting();
         open.end();
         settle(session, work, ended.as_ref(), None, progress).await;
+        let skipped = open.skipped();
         cut = ended;
-        if cut.is_some() {
+        // Who was given up once is waited for no more, and a target that is silent bears nothing.
+        if cut.is_some() || session.abandoned.is_cancelled() {
             break;
         }
         let step = step(rate, &measured, skipped, limit);
@@ -365,7 +401,12 @@ async fn find_peak(
         }
         steps.push(step);
     }
-    best.peak = Some(PeakSearch { p99_limit_micros: limit, peak_per_second: search.peak(), steps });
+    best.peak = Some(PeakSearch {
+        p99_limit_micros: limit,
+        peak_per_second: search.peak(),
+        steps,
+        incomplete: !search.is_complete(),
+    });
     (best, cut)
 }
 
@@ -379,4 +420,26 @@ fn step(rate: f64, measured: &Measured, skipped: u64, limit: u64) -> PeakStep {
         && total.failed() == 0
         && (skipped as f64) <= due * TOLERATED;
     PeakStep { rate_per_second: rate, reached_per_second: reached, latency, errors: total.failed(), held }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loadtest::measure::{Ended, Measures};
+
+    /// What a generator is said to be that sent 1,000 operations, so many of them late, and left out so many.
+    fn behind(late: u64, skipped: u64) -> bool {
+        let measures = Measures::new();
+        measures.count();
+        let well = Ended::Well { events: 1 };
+        (0..1_000).for_each(|n| measures.ended(n, "create", false, Duration::from_millis(1), &well));
+        (0..late).for_each(|n| measures.began(n, Duration::from_millis(15)));
+        generator(&measures.take(), skipped).fell_behind
+    }
+
+    #[test]
+    fn a_generator_is_behind_when_more_than_one_in_a_hundred_was_sent_late_or_not_at_all() {
+        assert!(!behind(10, 0) && behind(11, 0));
+        assert!(!behind(5, 5) && behind(5, 6));
+    }
 }

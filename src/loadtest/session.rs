@@ -15,8 +15,11 @@ use super::target::Target;
 use super::workload::{Answer, Attempt, Caller, CallerSeed, Effect, Failed, Operation, Workload};
 use crate::stream::Version;
 
-/// Before an attempt of unknown outcome is made again; a daemon that is being restarted needs some of these.
-const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// Before an attempt of unknown outcome is made again for the first time; a daemon that is being restarted needs some
+/// of these, each twice as long as the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// No pause is longer, so that a target that answers again is noticed soon.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// What a caller waits when it was refused for want of room, so that refusals do not become the load.
 const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 /// One command in so many is followed until the read models show it.
@@ -34,15 +37,47 @@ pub(crate) struct Session {
     /// No operation is waited for any more.
     pub(crate) abandoned: CancellationToken,
     pub(crate) in_flight: AtomicU64,
+    /// Operations that were still without an answer when they were given up.
+    given_up: AtomicU64,
     pub(crate) seeds: Seeds,
-    /// Whether commands bring a key under which their outcome is kept.
-    pub(crate) is_kept: bool,
+    repeats: Repeats,
     /// Whose keys they are.
     principal: Arc<str>,
     /// For what is remembered for the checker.
     pub(crate) room: HistoryRoom,
     callers: AtomicU64,
     history: Mutex<History>,
+}
+
+/// When an operation is repeated under its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Repeats {
+    /// Never, because no outcome is kept: it could happen twice.
+    Never,
+    /// When nobody can say how it ended.
+    InDoubt,
+    /// Also when it was not executed: the target is killed and started again, and says so of itself meanwhile.
+    OverRestarts,
+}
+
+/// The pauses before the second attempt, the third …: ever longer up to a limit, each shortened by up to a half so that
+/// callers who failed together do not come back together.
+#[derive(Debug)]
+struct Pauses {
+    random: Random,
+    next: Duration,
+}
+
+impl Pauses {
+    fn new(random: Random) -> Self {
+        Self { random, next: FIRST_PAUSE }
+    }
+
+    fn take(&mut self) -> Duration {
+        let pause = self.next;
+        self.next = (pause * 2).min(LONGEST_PAUSE);
+        pause.mul_f64(1.0 - self.random.fraction() / 2.0)
+    }
 }
 
 /// Where callers take their numbers from.
@@ -65,7 +100,7 @@ impl Session {
         workload: Arc<dyn Workload>,
         target: Arc<dyn Target>,
         seeds: Seeds,
-        is_kept: bool,
+        repeats: Repeats,
         room: HistoryRoom,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -77,8 +112,9 @@ impl Session {
             is_over: AtomicBool::new(false),
             abandoned: CancellationToken::new(),
             in_flight: AtomicU64::new(0),
+            given_up: AtomicU64::new(0),
             seeds,
-            is_kept,
+            repeats,
             room,
             callers: AtomicU64::new(0),
             history: Mutex::default(),
@@ -107,6 +143,11 @@ impl Session {
         self.is_over.load(Ordering::Acquire)
     }
 
+    /// Operations that were given up without an answer; those of a caller that died count too.
+    pub(crate) fn unanswered(&self) -> u64 {
+        self.given_up.load(Ordering::Relaxed) + self.in_flight.load(Ordering::Relaxed)
+    }
+
     fn finished(&self, history: History) {
         self.history.lock().unwrap_or_else(PoisonError::into_inner).absorb(history);
     }
@@ -114,33 +155,49 @@ impl Session {
     /// A caller's n-th operation, under a name never used before on any log.
     fn attempt(&self, number: u64, n: u64) -> Attempt {
         let key = format!("load-{:016x}-{number}-{n}", self.seeds.names);
-        Attempt::new(Arc::clone(&self.principal), key, self.is_kept)
+        Attempt::new(Arc::clone(&self.principal), key, self.repeats != Repeats::Never)
     }
 
     /// Does the operation, again and again under its key while nobody can say how it ended.
     async fn insist(&self, number: u64, operation: &Operation, attempt: &Attempt) -> Answer {
         let mut is_in_doubt = false;
+        let mut pauses = Pauses::new(Random::part(self.seeds.names, number));
         loop {
             let answer = tokio::select! {
                 biased;
                 answer = (operation.send)(attempt.clone()) => answer,
-                () = self.abandoned.cancelled() => {
-                    Answer::Unknown(Failed::new("abandoned", "the run ended before its answer"))
-                }
+                () = self.abandoned.cancelled() => return self.give_up("the run ended before its answer"),
             };
+            if !answer.is_silence() {
+                self.measures.heard();
+            }
             let failed = match answer {
-                Answer::Unknown(failed) => failed,
+                Answer::NotExecuted(failed) if !is_in_doubt && self.outlasts(&failed) => failed,
+                Answer::Unknown(failed) if self.repeats == Repeats::Never => return Answer::Unknown(failed),
+                Answer::Unknown(failed) => {
+                    is_in_doubt = true;
+                    failed
+                }
                 // That this attempt was not executed says nothing of those before it.
                 Answer::NotExecuted(failed) if is_in_doubt => failed,
                 answer => return answer,
             };
-            if !self.is_kept || self.abandoned.is_cancelled() {
-                return Answer::Unknown(failed);
+            if self.abandoned.is_cancelled() {
+                return self.give_up(&failed.detail);
             }
-            is_in_doubt = true;
             self.measures.retried(number, &failed);
-            tokio::time::sleep(RETRY_PAUSE).await;
+            self.abandoned.run_until_cancelled(tokio::time::sleep(pauses.take())).await;
         }
+    }
+
+    /// Whether it is waited until a target that says this has started again.
+    fn outlasts(&self, failed: &Failed) -> bool {
+        self.repeats == Repeats::OverRestarts && failed.class == "not_executed"
+    }
+
+    fn give_up(&self, detail: &str) -> Answer {
+        self.given_up.fetch_add(1, Ordering::Relaxed);
+        Answer::Unknown(Failed::new(Failed::ABANDONED, detail))
     }
 
     fn measure(&self, number: u64, operation: &Operation, took: Duration, answer: &Answer) {
@@ -366,11 +423,11 @@ mod tests {
         }
     }
 
-    async fn session(is_kept: bool) -> Arc<Session> {
+    async fn session(repeats: Repeats) -> Arc<Session> {
         let engine = Engine::builder(MemoryStore::default()).aggregate::<Payment>().projection(PaymentSummaries);
         let target = Embedded::new(engine.start().await.unwrap(), PaymentSummaries, None);
         let session =
-            Session::new(Arc::new(Idle), Arc::new(target), Seeds { seed: 1, names: 2 }, is_kept, HistoryRoom::of(1));
+            Session::new(Arc::new(Idle), Arc::new(target), Seeds { seed: 1, names: 2 }, repeats, HistoryRoom::of(1));
         session.measures.count();
         session
     }
@@ -410,7 +467,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_unknown_outcome_is_asked_for_again_under_the_same_key_until_it_is_known() {
-        let session = session(true).await;
+        let session = session(Repeats::InDoubt).await;
         let (operation, keys) = command(vec![done(), unknown(), unknown()]);
 
         let answer = operate(&session, operation).await;
@@ -424,7 +481,7 @@ mod tests {
 
     #[tokio::test]
     async fn after_a_doubt_not_executed_is_no_answer_because_it_speaks_of_one_attempt_only() {
-        let session = session(true).await;
+        let session = session(Repeats::InDoubt).await;
         let (operation, _) = command(vec![done(), not_executed(), unknown()]);
 
         assert_eq!(operate(&session, operation).await, done());
@@ -432,7 +489,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_doubt_not_executed_is_an_answer_and_an_error() {
-        let session = session(true).await;
+        let session = session(Repeats::InDoubt).await;
         let (operation, keys) = command(vec![not_executed()]);
 
         assert_eq!(operate(&session, operation).await, not_executed());
@@ -442,9 +499,64 @@ mod tests {
         assert_eq!(ending, Ending::NotExecuted);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn while_the_target_restarts_not_executed_is_asked_again_under_the_same_key() {
+        let session = session(Repeats::OverRestarts).await;
+        let (operation, keys) = command(vec![done(), not_executed(), not_executed()]);
+
+        assert_eq!(operate(&session, operation).await, done());
+        let keys = keys.lock().unwrap();
+        assert!(keys.len() == 3 && keys.iter().all(|key| key == &keys[0]), "{keys:?}");
+        let counted = session.measures.take();
+        assert_eq!((counted.retries["not_executed"], counted.total().failed()), (2, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn want_of_room_is_an_error_also_while_the_target_restarts() {
+        let session = session(Repeats::OverRestarts).await;
+        let overloaded = Answer::NotExecuted(Failed::new("overloaded", "no room"));
+        let (operation, _) = command(vec![overloaded.clone()]);
+
+        assert_eq!(operate(&session, operation).await, overloaded);
+    }
+
+    #[test]
+    fn pauses_between_attempts_double_up_to_a_second_and_differ_between_callers() {
+        let pauses = |caller| {
+            let mut pauses = Pauses::new(Random::part(2, caller));
+            [(); 8].map(|()| pauses.take().as_millis())
+        };
+
+        // At most 20 ms, 40 ms, 80 ms … 1 s, and at least half of that.
+        for (pause, most) in pauses(0).into_iter().zip([20, 40, 80, 160, 320, 640, 1_000, 1_000]) {
+            assert!((most / 2..=most).contains(&pause), "{pause} of {most}");
+        }
+        assert_ne!(pauses(0), pauses(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_target_that_is_silent_for_long_is_asked_about_once_a_second() {
+        let session = session(Repeats::InDoubt).await;
+        let silent = vec![Answer::Unknown(Failed::new("unreachable", "connection refused")); 1_000];
+        let (operation, keys) = command(silent);
+        let abandoned = session.abandoned.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            abandoned.cancel();
+        });
+
+        let answer = operate(&session, operation).await;
+
+        assert!(answer.is_silence(), "{answer:?}");
+        // Seven in the first 1.3 s at most, then pauses of 0.5 s at least.
+        let attempts = keys.lock().unwrap().len();
+        assert!((20..=45).contains(&attempts), "{attempts}");
+        assert_eq!((session.unanswered(), session.measures.last_heard()), (1, None));
+    }
+
     #[tokio::test]
     async fn without_a_stored_outcome_nothing_is_repeated_because_it_could_happen_twice() {
-        let session = session(false).await;
+        let session = session(Repeats::Never).await;
         let (operation, keys) = command(vec![unknown()]);
 
         assert_eq!(operate(&session, operation).await, unknown());
@@ -454,7 +566,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_must_be_refused_and_has_success_is_an_error_and_the_other_way_round() {
-        let session = session(true).await;
+        let session = session(Repeats::InDoubt).await;
         let (mut refused, _) = command(vec![done()]);
         let Effect::Command { expected, .. } = &mut refused.effect else { unreachable!("it is a command") };
         *expected = Expected::Refusal;
@@ -469,7 +581,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_operation_that_begins_late_counts_from_the_moment_it_was_meant_to_begin() {
-        let session = session(true).await;
+        let session = session(Repeats::InDoubt).await;
         let mut worker = session.worker();
         worker.caller = Box::new(Scripted(vec![command(vec![done()]).0]));
         let moment = Instant::now();
@@ -484,7 +596,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_run_that_is_given_up_leaves_its_open_commands_as_unknown() {
-        let session = session(true).await;
+        let session = session(Repeats::InDoubt).await;
         let never = Operation::command("create", StreamId::new("payment", "a"), Expected::Success, |_| {
             std::future::pending::<Answer>()
         });
@@ -498,7 +610,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_remembered_takes_room_and_is_never_refused_it() {
-        let session = session(true).await;
+        let session = session(Repeats::InDoubt).await;
         let answers = 1_000_000 / 100;
 
         for _ in 0..answers {

@@ -81,6 +81,18 @@ impl What {
         is_latency || matches!(self, VisibleP50 | VisibleP99 | CommitVisibleP50 | CommitVisibleP99)
     }
 
+    /// The share of all operations that a latency must be known of: 1 where one unanswered operation may change it.
+    fn share(self) -> Option<f64> {
+        match self {
+            Self::P50 => Some(0.5),
+            Self::P90 => Some(0.9),
+            Self::P99 => Some(0.99),
+            Self::P999 => Some(0.999),
+            Self::Mean | Self::Max => Some(1.0),
+            _ => None,
+        }
+    }
+
     /// What was measured: times in microseconds; none when it was not measured.
     fn of(self, results: &Results) -> Option<f64> {
         let (totals, latency) = (&results.totals, &results.totals.latency);
@@ -159,7 +171,22 @@ impl Requirement {
             Relation::More => actual > self.limit,
         });
         let actual = actual.map_or_else(|| "not measured".to_owned(), |actual| self.what.show(actual));
-        Threshold { expression: self.text.clone(), actual, held }
+        let expression = self.text.clone();
+        match self.unknown_because_of(results) {
+            Some(why) => Threshold { expression, actual: format!("not known, {why}"), held: false },
+            None => Threshold { expression, actual, held },
+        }
+    }
+
+    /// Why a latency cannot be told of all operations that were meant: too many have none.
+    fn unknown_because_of(&self, results: &Results) -> Option<String> {
+        let share = self.what.share()?;
+        let skipped = results.generator.as_ref().map_or(0, |generator| generator.skipped);
+        let unanswered = results.totals.error_count() + skipped;
+        let all = results.totals.answered + unanswered;
+        // A billionth of slack, because 1 - 0.99 is a little more than a hundredth.
+        let is_unknown = unanswered as f64 > all as f64 * (1.0 - share) * (1.0 + 1e-9);
+        is_unknown.then(|| format!("because {unanswered} of {all} operations were not answered"))
     }
 }
 
@@ -179,7 +206,7 @@ fn number(text: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::loadtest::results::{Figures, Latency};
+    use crate::loadtest::results::{Figures, Generator, Latency};
 
     fn results() -> Results {
         let latency = Latency { p50_micros: 800, p99_micros: 20_000, ..Latency::default() };
@@ -204,6 +231,32 @@ mod tests {
 
         assert_eq!((threshold.held, threshold.actual.as_str()), (false, "not measured"));
         assert!(!Requirement::parse("p99<1s").unwrap().hold(&Results::default()).held, "nothing was answered");
+    }
+
+    /// Results with so many answers, all of 1 ms, and so many failures and operations that were not sent.
+    fn partly_answered(answered: u64, failed: u64, skipped: u64) -> Results {
+        let latency = Latency { p50_micros: 1_000, p99_micros: 1_000, max_micros: 1_000, ..Latency::default() };
+        let errors = [("unreachable".to_owned(), failed)].into();
+        let totals = Figures { answered, latency, errors, ..Figures::default() };
+        Results { totals, generator: Some(Generator { skipped, ..Generator::default() }), ..Results::default() }
+    }
+
+    #[test]
+    fn a_percentile_holds_only_while_it_can_be_known_of_all_operations_that_were_meant() {
+        let held = |text, results| Requirement::parse(text).unwrap().hold(&results).held;
+
+        // 10 of 1,000 are 1 %: the 99th percentile is that of the answers, and no other from there on.
+        assert!(held("p99<20ms", partly_answered(990, 5, 5)));
+        assert!(!held("p99<20ms", partly_answered(989, 6, 5)) && !held("p99<20ms", partly_answered(989, 0, 11)));
+        assert!(held("p50<20ms", partly_answered(500, 500, 0)) && !held("p50<20ms", partly_answered(499, 501, 0)));
+        assert!(held("max<20ms", partly_answered(10, 0, 0)) && !held("max<20ms", partly_answered(9_999, 1, 0)));
+    }
+
+    #[test]
+    fn a_percentile_that_cannot_be_known_says_how_many_were_not_answered() {
+        let threshold = Requirement::parse("p99<20ms").unwrap().hold(&partly_answered(4_110, 435_163, 0));
+
+        assert_eq!(threshold.actual, "not known, because 435163 of 439273 operations were not answered");
     }
 
     #[test]

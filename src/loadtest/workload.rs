@@ -182,6 +182,9 @@ pub struct Failed {
 }
 
 impl Failed {
+    /// The class of what was still without an answer when the run gave it up.
+    pub(crate) const ABANDONED: &str = "abandoned";
+
     /// A failure of this class.
     pub fn new(class: &'static str, detail: impl Into<String>) -> Self {
         Self { class, detail: detail.into() }
@@ -297,6 +300,12 @@ fn code_of(rejection: &impl Serialize) -> String {
 }
 
 impl Answer {
+    /// Whether the target said nothing at all.
+    pub(crate) fn is_silence(&self) -> bool {
+        const SILENT: [&str; 4] = [Failed::ABANDONED, "unreachable", "timeout", "connection_lost"];
+        matches!(self, Self::Unknown(failed) if SILENT.contains(&failed.class))
+    }
+
     /// Whether it is what the operation was for; an expected refusal is.
     pub(crate) fn is_as(&self, effect: &Effect) -> bool {
         match (self, effect) {

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 pub struct Figures {
     /// How many were answered, refusals too.
     pub answered: u64,
-    /// The same a second.
+    /// Of those, how many only after the measured time: their latencies count, they are in no rate.
+    pub answered_late: u64,
+    /// Those answered in the measured time, a second of it.
     pub per_second: f64,
     /// From the intended moment (open loop) or the sending (closed loop) to the answer.
     pub latency: Latency,
@@ -19,6 +21,8 @@ pub struct Figures {
     pub errors: BTreeMap<String, u64>,
     /// How many events were appended.
     pub events: u64,
+    /// Of those, how many by what was answered after the measured time.
+    pub events_late: u64,
 }
 
 impl Figures {

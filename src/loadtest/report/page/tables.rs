@@ -84,8 +84,10 @@ pub(super) fn peak(html: &mut Html, results: &Results) {
     html.markup("<section class=\"card\">\n<h2>Search for the peak</h2>\n<p class=\"note\">");
     match peak.peak_per_second {
         Some(rate) => html.markup("The highest rate within the limit: ").text(format::number(rate)).markup("/s"),
+        None if peak.incomplete => html.markup("No rate was found within the limit"),
         None => html.markup("Not even the lowest rate was within the limit"),
     };
+    html.markup(if peak.incomplete { "; the search is incomplete" } else { "" });
     html.markup(", with p99 ≤ ").text(format::micros(format::precise(peak.p99_limit_micros))).markup(".</p>\n");
     html.markup("<div class=\"scroll\"><table class=\"numbers\">\n<thead><tr><th>Wanted</th><th>Reached</th>");
     html.markup("<th>p50</th><th>p99</th><th>Slowest</th><th>Errors</th><th></th></tr></thead>\n");
