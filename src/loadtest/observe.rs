@@ -123,9 +123,9 @@ impl<'a> Observer<'a> {
 
     /// Whether the target was silent in the interval that began then.
     fn silence_since(&self, interval: Instant) -> Option<Silence> {
-        // Who was asked a moment ago only is not silent either.
-        let at_its_start = self.intervals.last().and_then(|interval| interval.in_flight).unwrap_or(u64::MAX);
-        let in_flight = self.session.in_flight.load(Ordering::Relaxed).min(at_its_start);
+        let at_its_end = self.session.in_flight.load(Ordering::Relaxed);
+        let at_its_start = self.intervals.last().and_then(|interval| interval.in_flight).unwrap_or(at_its_end);
+        let in_flight = [at_its_start, at_its_end];
         silence(self.session.measures.last_heard(), interval, self.began.unwrap_or(interval), in_flight)
     }
 
@@ -173,10 +173,11 @@ impl<'a> Observer<'a> {
     }
 }
 
-/// What the target's last word before `interval` makes of it; nobody who was not asked is silent.
-fn silence(last_heard: Option<Instant>, interval: Instant, began: Instant, in_flight: u64) -> Option<Silence> {
+/// What the target's last word before `interval` makes of it; `in_flight` are the operations at its start and its end.
+/// Nobody who was not asked is silent, nor who was asked a moment ago only.
+fn silence(last_heard: Option<Instant>, interval: Instant, began: Instant, in_flight: [u64; 2]) -> Option<Silence> {
     match last_heard {
-        _ if in_flight == 0 => None,
+        _ if in_flight.contains(&0) => None,
         Some(heard) if heard >= interval => None,
         Some(heard) => Some(heard.checked_duration_since(began).map_or(Silence::FromTheStart, Silence::Since)),
         None => Some(Silence::FromTheStart),
@@ -251,11 +252,12 @@ mod tests {
         let interval = at(2_000);
 
         let since = Silence::Since(Duration::from_millis(1_500));
-        assert_eq!(silence(Some(at(1_500)), interval, began, 8), Some(since));
-        assert_eq!(silence(Some(at(2_001)), interval, began, 8), None, "it was heard in the interval");
-        assert_eq!(silence(Some(at(1_500)), interval, began, 0), None, "nobody waits for it");
-        assert_eq!(silence(None, interval, began, 8), Some(Silence::FromTheStart));
-        assert_eq!(silence(Some(began), interval, at(1), 8), Some(Silence::FromTheStart), "heard in the warm-up");
+        assert_eq!(silence(Some(at(1_500)), interval, began, [8, 8]), Some(since));
+        assert_eq!(silence(Some(at(2_001)), interval, began, [8, 8]), None, "it was heard in the interval");
+        assert_eq!(silence(Some(at(1_500)), interval, began, [8, 0]), None, "nobody waits for it");
+        assert_eq!(silence(Some(at(1_500)), interval, began, [0, 8]), None, "it was asked a moment ago");
+        assert_eq!(silence(None, interval, began, [8, 8]), Some(Silence::FromTheStart));
+        assert_eq!(silence(Some(began), interval, at(1), [8, 8]), Some(Silence::FromTheStart), "heard in the warm-up");
     }
 
     #[test]
