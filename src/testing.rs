@@ -3,7 +3,7 @@
 //! ```text
 //! given          an aggregate alone: given these events, when this command, then that
 //! faulty faults  a store that fails on command
-//! conformance    the contract of a store as some 140 tests, see `store_conformance_tests!`
+//! conformance    the contract of a store as 150 tests, see `store_conformance_tests!`
 //! virtual_clock  a clock that moves with the time of the runtime
 //! batch          builds batches with right positions and hashes
 //! whole_log      all that a log holds
