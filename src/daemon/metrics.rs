@@ -13,6 +13,7 @@ use axum::http::{Method, StatusCode, header};
 use axum::routing::get;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::time::Instant;
 
 /// Upper bounds of latency buckets in seconds: from a memory look-up to the longest wait that is allowed.
 const SECONDS: [f64; 18] = [
@@ -27,6 +28,7 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 pub(crate) struct Recorder {
     prometheus: PrometheusHandle,
     process: metrics_process::Collector,
+    since: Instant,
 }
 
 impl Recorder {
@@ -41,6 +43,7 @@ impl Recorder {
         let recorder = Self {
             prometheus: builder.install_recorder().map_err(|error| error.to_string())?,
             process: metrics_process::Collector::default(),
+            since: Instant::now(),
         };
         recorder.process.describe();
         describe();
@@ -127,6 +130,7 @@ impl Drop for RequestCount<'_> {
 pub(crate) async fn show(State(recorder): State<Recorder>) -> ([(header::HeaderName, &'static str); 1], String) {
     recorder.process.collect();
     tell_processor_time();
+    gauge!("essaim_uptime_seconds").set(recorder.since.elapsed().as_secs_f64());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], recorder.prometheus.render())
 }
 
@@ -139,6 +143,7 @@ fn tell_processor_time() {
 
 fn describe() {
     metrics::describe_gauge!("essaim_process_cpu_seconds", "Processor time used, in fractions of a second too.");
+    metrics::describe_gauge!("essaim_uptime_seconds", "Seconds since the daemon began to count.");
     metrics::describe_gauge!("essaim_build_info", "Always 1; the label says which version runs.");
     metrics::describe_counter!("essaim_http_requests_total", "Requests answered.");
     metrics::describe_histogram!("essaim_http_request_duration_seconds", "Time from a request's head to its answer's.");

@@ -134,8 +134,7 @@ impl<'a> Observer<'a> {
         let before = std::mem::replace(&mut self.until, now);
         let new = self.session.target.look().await;
         let (looked, old) = &self.looked;
-        let (group_mean, spent) = (group_mean(old, &new), cpu_seconds(old, &new));
-        let cpu_cores = spent.map(|spent| spent / (now - *looked).as_secs_f64());
+        let (group_mean, cpu_cores) = (group_mean(old, &new), cpu_cores(old, &new, now - *looked));
         let seconds = (now - before).as_secs_f64();
         let total = tallies.total();
         let figures = figures(&total, seconds);
@@ -213,10 +212,13 @@ fn group_mean(old: &Look, new: &Look) -> Option<f64> {
     Some(grown(old.batch_commands, new.batch_commands)? as f64 / batches as f64)
 }
 
-/// Processor time in between; of another process, since it started.
-fn cpu_seconds(old: &Look, new: &Look) -> Option<f64> {
-    let before = if is_another(old, new)? { 0.0 } else { old.cpu_seconds? };
-    Some(new.cpu_seconds? - before)
+/// How many cores were busy in between; with another process, since it started.
+fn cpu_cores(old: &Look, new: &Look, between: Duration) -> Option<f64> {
+    let (before, seconds) = match is_another(old, new)? {
+        true => (0.0, new.uptime_seconds.unwrap_or(between.as_secs_f64())),
+        false => (old.cpu_seconds?, between.as_secs_f64()),
+    };
+    Some((new.cpu_seconds? - before) / seconds)
 }
 
 /// Whether the later look was at another process; none when one of them was at nothing.
@@ -263,9 +265,12 @@ mod tests {
     #[test]
     fn processor_time_of_a_process_that_was_started_again_is_counted_from_zero() {
         let look = |started, cpu| Look { started_seconds: Some(started), cpu_seconds: Some(cpu), ..Look::default() };
+        let young = Look { uptime_seconds: Some(0.5), ..look(2, 0.4) };
+        let second = Duration::from_secs(1);
 
-        assert_eq!(cpu_seconds(&look(1, 1.0), &look(1, 1.5)), Some(0.5));
-        assert_eq!(cpu_seconds(&look(1, 0.1), &look(2, 0.5)), Some(0.5));
-        assert_eq!(cpu_seconds(&look(1, 0.7), &look(1, 0.5)), Some(0.5), "within the same second");
+        assert_eq!(cpu_cores(&look(1, 1.0), &look(1, 1.5), second), Some(0.5));
+        assert_eq!(cpu_cores(&look(1, 0.1), &look(2, 0.5), second), Some(0.5));
+        assert_eq!(cpu_cores(&look(1, 0.7), &look(1, 0.5), second), Some(0.5), "within the same second");
+        assert_eq!(cpu_cores(&look(1, 0.7), &young, second), Some(0.8), "over the time that it ran");
     }
 }

@@ -43,6 +43,8 @@ pub struct Look {
     pub cpu_seconds: Option<f64>,
     /// When that process started, in seconds since the Unix epoch: after a restart its counts begin anew.
     pub started_seconds: Option<u64>,
+    /// Seconds that a process which may be started again has run.
+    pub uptime_seconds: Option<f64>,
     /// Batches that the journal has committed since it started.
     pub batches: Option<u64>,
     /// Commands in those batches.

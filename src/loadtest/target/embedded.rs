@@ -109,6 +109,7 @@ impl<P: Projection + Clone> Target for Embedded<P> {
             resident_bytes: process.resident_memory_bytes,
             cpu_seconds: process.cpu_seconds_total,
             started_seconds: process.start_time_seconds,
+            uptime_seconds: None,
             batches: totals.map(|(batches, _)| batches),
             batch_commands: totals.map(|(_, commands)| commands),
             batch_max: self.counted.as_ref().and_then(|counted| counted.take_largest()),

@@ -11,6 +11,7 @@ pub(super) fn look(text: &str) -> Look {
         // An earlier release has whole seconds only.
         cpu_seconds: sum(text, "essaim_process_cpu_seconds").or_else(|| sum(text, "process_cpu_seconds_total")),
         started_seconds: whole("process_start_time_seconds"),
+        uptime_seconds: sum(text, "essaim_uptime_seconds"),
         batches: whole("essaim_journal_batch_commands_count"),
         batch_commands: whole("essaim_journal_batch_commands_sum"),
         // Only told of the last minute.
@@ -48,6 +49,7 @@ process_resident_memory_bytes 1048576
 process_cpu_seconds_total 1
 essaim_process_cpu_seconds 1.5
 process_start_time_seconds 1700000000
+essaim_uptime_seconds 2.25
 ";
 
     #[test]
@@ -57,6 +59,7 @@ process_start_time_seconds 1700000000
             resident_bytes: Some(1_048_576),
             cpu_seconds: Some(1.5),
             started_seconds: Some(1_700_000_000),
+            uptime_seconds: Some(2.25),
             batches: Some(10),
             batch_commands: Some(120),
             batch_max: None,
