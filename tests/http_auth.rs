@@ -243,6 +243,10 @@ async fn roles_and_organisations_bound_what_a_caller_may_do_and_see() {
     assert_eq!(registered.0, 201, "{registered:?}");
     assert!((400..500).contains(&elsewhere.0), "nobody founds users in another's organisation: {elsewhere:?}");
     let ada = format!("/v1/users/{}", registered.2["id"].as_str().unwrap());
+    let address = format!("{}{ada}", guarded.daemon.address());
+    let behind = guarded.http.get(address).bearer_auth(&writer);
+    let behind = behind.header("essaim-at-least", registered.2["position"].to_string()).send().await.unwrap();
+    assert_eq!(behind.status(), StatusCode::OK, "the read model has followed");
     let seen = |token: String| {
         let (guarded, ada) = (&guarded, &ada);
         async move { guarded.get_with(ada, &token).await.0 }

@@ -52,7 +52,7 @@ impl Feed {
         })
     }
 
-    /// Calls `wake` behind every commit, in the journal's task; it must only leave a note and return.
+    /// Calls `wake` after every commit, in the journal's task; it must only leave a note and return.
     pub(crate) fn follow(&self, wake: impl Fn() + Send + Sync + 'static) {
         self.followers.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(wake));
     }
@@ -72,7 +72,7 @@ impl Feed {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Adds what was just committed; whoever follows is still to be told, see [`Self::wake_followers`].
+    /// Adds what was just committed.
     pub(crate) fn publish(&self, batch: CommittedBatch) {
         let Some(last) = batch.last() else { return };
         let head = last.position;
@@ -88,6 +88,7 @@ impl Feed {
             }
         }
         self.head.send_replace(head);
+        self.wake_followers();
     }
 
     /// Forgets everything and continues from a head that was read in the store: after a take-over or a reconnect.
@@ -122,8 +123,7 @@ impl Feed {
         }
     }
 
-    /// Tells those who follow that there is more.
-    pub(crate) fn wake_followers(&self) {
+    fn wake_followers(&self) {
         self.followers.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|wake| wake());
     }
 

@@ -120,10 +120,7 @@ impl Journal {
         loop {
             // With the next batch at hand, the last one is answered while that one is under way.
             if self.appends.is_empty() {
-                self.release.at_leisure().await;
-            }
-            if self.appends.is_empty() {
-                self.release.wake_followers();
+                self.release.now();
             }
             let received = tokio::select! {
                 biased;
@@ -375,7 +372,6 @@ impl Journal {
     /// Connects anew under a raised epoch, however long that takes, and compares what is there with what was known.
     async fn reclaim(&mut self) -> Result<(), ()> {
         self.release.now();
-        self.release.wake_followers();
         let mut wait = Duration::from_millis(20);
         loop {
             match self.writer.reclaim().await {

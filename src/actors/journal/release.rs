@@ -1,5 +1,4 @@
-//! This file answers a batch that committed, and wakes those who follow the log, at the moment when that costs the
-//! store nothing.
+//! This file answers a batch that committed, at the moment when that costs the store nothing.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -17,13 +16,11 @@ pub(super) struct Release {
     feed: Arc<Feed>,
     snapshots: SnapshotSender,
     committed: Option<(InFlight, CommittedBatch)>,
-    /// Whether something was published of which those who follow were not told.
-    unwoken: bool,
 }
 
 impl Release {
     pub(super) fn new(feed: Arc<Feed>, snapshots: SnapshotSender) -> Self {
-        Self { feed, snapshots, committed: None, unwoken: false }
+        Self { feed, snapshots, committed: None }
     }
 
     /// Answers this one at the next occasion, and whichever was to be answered before it at once.
@@ -32,7 +29,6 @@ impl Release {
         // tells it later.
         part.0.iter().for_each(|append| append.lineage.committed.store(append.number, Ordering::Release));
         self.now();
-        self.wake_followers();
         self.committed = Some((part, events));
     }
 
@@ -43,24 +39,7 @@ impl Release {
             return result;
         }
         self.now();
-        self.wake_followers();
         sent.await
-    }
-
-    /// Answers, and gives those who were answered the chance to come again before those who follow take their thread:
-    /// a lone caller's next command is then on its way to the store while its last one is projected.
-    pub(super) async fn at_leisure(&mut self) {
-        self.now();
-        if self.unwoken {
-            tokio::task::yield_now().await;
-        }
-    }
-
-    /// Tells those who follow of what was published.
-    pub(super) fn wake_followers(&mut self) {
-        if std::mem::take(&mut self.unwoken) {
-            self.feed.wake_followers();
-        }
     }
 
     /// Publishes, then answers: whoever has an answer finds its events in the feed.
@@ -70,7 +49,6 @@ impl Release {
         metrics::counter!("essaim_events_appended_total").increment(events.len() as u64);
         let base = events.first().map_or_else(|| self.feed.head().0, |event| event.position.0 - 1);
         self.feed.publish(Arc::clone(&events));
-        self.unwoken |= !events.is_empty();
         let mut behind = 0;
         for append in part.0.drain(..) {
             behind += append.events.len();

@@ -2,7 +2,7 @@
 
 use clap::{Arg, Command};
 
-use super::remote::Token;
+use super::remote::{TOKEN_FILE, Token};
 use crate::daemon::config::layers::{Layers, documented_keys};
 use crate::daemon::failure::Failure;
 use crate::daemon::logging;
@@ -36,10 +36,15 @@ pub(super) fn with_own_words(command: Command) -> Command {
         .mut_arg("log_level", |arg| arg.help("Least important log messages shown [default: warn]"))
 }
 
+/// Whether somebody typed the flag; the variable may be set for other commands.
+fn is_on_command_line(Token { token_file }: &Token) -> bool {
+    token_file.is_some() && *token_file != std::env::var_os(TOKEN_FILE)
+}
+
 /// Runs the harness. The environment, `./essaim.toml` and the database of a configuration file are left out: they are
 /// a daemon's, and its database is not to be loaded by accident.
 pub(super) async fn run(Flags { harness, token }: Flags, layers: Layers) -> Result<(), Failure> {
-    if !harness.is_over_http() && token.is_on_command_line() {
+    if !harness.is_over_http() && is_on_command_line(&token) {
         return Err(Failure::Usage(
             "--token-file does nothing for an engine in this process, which asks nobody: it is for --url, and for \
              --kill-every"

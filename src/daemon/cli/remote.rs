@@ -24,22 +24,17 @@ pub(super) struct Address {
 }
 
 /// Names the file of the token too.
-const TOKEN_FILE: &str = "ESSAIM_TOKEN_FILE";
+pub(super) const TOKEN_FILE: &str = "ESSAIM_TOKEN_FILE";
 
 /// Who asks it.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Token {
     /// Send the bearer token in this file, for a daemon that asks for one; - reads it from the standard input
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, env = TOKEN_FILE)]
-    token_file: Option<OsString>,
+    pub(super) token_file: Option<OsString>,
 }
 
 impl Token {
-    /// Whether somebody typed the flag; the variable may be set for other commands.
-    pub(super) fn is_on_command_line(&self) -> bool {
-        self.token_file.is_some() && self.token_file != std::env::var_os(TOKEN_FILE)
-    }
-
     /// The value of an `Authorization` header, if there is to be one.
     ///
     /// # Errors
